@@ -1,0 +1,90 @@
+"""The words the library is written in: trajectory, rollout state, policy, value, environment.
+
+`T` is time, `B` stands for any number of batch axes.
+"""
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+from flax import struct
+
+Array: TypeAlias = jax.Array
+Params: TypeAlias = Any
+"""Any pytree of arrays."""
+
+
+@struct.dataclass
+class Trajectory:
+    """What happened in a window of T steps in B environments. Every leaf is [T, B, ...].
+
+    Row t holds the observation, the action chosen in it, and what that action led to. `next_obs[t]`
+    is seen *before* any reset, so it differs from `obs[t + 1]` exactly where an episode was cut.
+    """
+
+    obs: Any  # [T, B, ...] what the policy saw
+    action: Any  # [T, B, ...] what it did
+    reward: Array  # [T, B] float, what the action earned
+    next_obs: Any  # [T, B, ...] what the action led to, before any reset; None if the rollout kept truncation_value
+    terminated: Array  # [T, B] bool, the episode ended by itself: no value follows
+    truncated: Array  # [T, B] bool, the episode was cut by a limit: its value still counts
+    log_prob: Array  # [T, B] float, nats, log-probability of the action under the policy that took it
+    step: Array  # [T, B] int, index inside the episode, carried across rollouts
+    raw_action: Any = None  # [T, B, D] the action before squashing, for distributions that squash; else None
+    extras: Any = None  # whatever else the policy returned, [T, B, ...]
+    truncation_value: Any = None  # [T, B] value of the last observation where truncated, else 0; or None
+
+    @property
+    def done(self) -> Array:
+        """[T, B] bool: an episode ended here, one way or the other."""
+        return self.terminated | self.truncated
+
+
+@struct.dataclass
+class RolloutState:
+    """What the next rollout needs: nothing else is carried. Every leaf is [B, ...]."""
+
+    env_state: Any  # state of each environment
+    obs: Any  # observation that the next action will be chosen in
+    step: Array  # [B] int32, index of the next step inside its episode
+    policy_state: Any  # state of a recurrent policy, or None
+    start_policy_state: Any  # what policy_state is set to when an episode starts, or None
+    running_return: Array  # [B] float32, undiscounted reward of the running episode so far
+    episode_return: Array  # [B] float32, return of each environment's latest whole episode; NaN before the first
+    episode_length: Array  # [B] int32, its length in steps; 0 before the first
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What a policy returns. Only `log_prob` is needed of a distribution from elsewhere whose actions are given."""
+
+    def sample(self, key: Array) -> Any: ...
+    def log_prob(self, action: Any) -> Array: ...
+
+
+class Policy(Protocol):
+    """`policy(params, obs)` -> distribution, or (distribution, extras).
+
+    A recurrent policy is `policy(params, obs, policy_state)` -> (distribution, policy_state), or
+    (distribution, extras, policy_state). Either kind must accept any leading batch axes.
+    """
+
+    def __call__(self, params: Params, obs: Any, *policy_state: Any) -> Any: ...
+
+
+class Value(Protocol):
+    """`value(params, obs)` -> [...], one number for each observation."""
+
+    def __call__(self, params: Params, obs: Any) -> Array: ...
+
+
+class Environment(Protocol):
+    """One environment, pure: `gymnax.environments.Environment` from 1.0 on, or anything of the same form.
+
+    `step` resets by itself when an episode ends and gives the last observation before the reset as
+    `info["final_observation"]`.
+    """
+
+    def reset(self, key: Array, params: Any) -> tuple[Any, Any]: ...
+    def step(
+        self, key: Array, state: Any, action: Any, params: Any
+    ) -> tuple[Any, Any, Array, Array, Array, dict[str, Any]]: ...
