@@ -38,6 +38,123 @@ def floating(name: str, x: Any, *, ndim_at_least: int = 0) -> Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
+def integer(name: str, x: Any) -> Array:
+    """Return ``x`` as an integer array; raise for any other kind.
+
+    Args:
+        name: the argument's name, for the message.
+        x: what the caller passed.
+
+    Returns:
+        The integer array.
+
+    Raises:
+        TypeError: if ``x`` is not of integer dtype.
+    """
+    array = as_array(name, x)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(
+            f"{name} must be an integer array, got {array.dtype}{list(array.shape)}. "
+            "Check the order of the arguments, or cast it where it is made."
+        )
+    return array
+
+
+def parameter(name: str, x: Any, *, axes: str = "[..., D]") -> Array:
+    """Return the parameter of a distribution as a floating array with the axes that its class needs.
+
+    Args:
+        name: the argument's name, for the message.
+        x: what the caller passed.
+        axes: the expected shape, for the message; the names after the dots are counted.
+
+    Returns:
+        The array, bf16 and f16 widened to float32.
+
+    Raises:
+        TypeError: if ``x`` is not an array of floating dtype.
+        ValueError: if it has too few axes or no element.
+    """
+    array, least = floating(name, x), axes.count(",")
+    if array.ndim < least:
+        raise ValueError(
+            f"{name} must have shape {axes}, at least {least} axes, got shape {list(array.shape)}. "
+            f"Add the axis of the action, for instance with {name}[..., None]."
+        )
+    return array
+
+
+def spread(name: str, x: Any, shape: tuple[int, ...], *, of: str) -> Array:
+    """Return ``x`` broadcast to ``shape``; raise if ``shape`` would have to grow for it.
+
+    Args:
+        name: the argument's name, for the message.
+        x: what the caller passed.
+        shape: the shape to broadcast to.
+        of: the argument that set the shape, for the message.
+
+    Returns:
+        The array, of ``shape``, its dtype kept.
+
+    Raises:
+        ValueError: if ``x`` does not broadcast to ``shape``.
+    """
+    array = as_array(name, x)
+    try:
+        return jnp.broadcast_to(array, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must broadcast to the shape of {of}, {list(shape)}, got {list(array.shape)}. "
+            f"Reshape {name}, or broadcast {of} first if that is the smaller one."
+        ) from error
+
+
+def trailing_shape(name: str, array: Any, expected: tuple[int, ...], *, of: str) -> None:
+    """Raise unless the last axes of an array are exactly ``expected``; leading axes are free.
+
+    Broadcasting is refused on purpose: ``[B, 1]`` against ``[B]`` would give ``[B, B]`` silently.
+
+    Args:
+        name: the argument's name, for the message.
+        array: the array.
+        expected: the shape of its last axes.
+        of: whose shape it is, for the message.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if the last axes differ or are missing.
+    """
+    shape = jnp.shape(array)
+    if shape[max(len(shape) - len(expected), 0) :] != tuple(expected):
+        raise ValueError(
+            f"{name} must end with the shape of {of}, {list(expected)}, got {list(shape)}. "
+            "Remove or add a trailing axis; extra leading axes are samples."
+        )
+
+
+def same_class(name: str, x: Any, expected: type) -> None:
+    """Raise unless ``x`` is exactly of the expected class.
+
+    Args:
+        name: the argument's name, for the message.
+        x: what the caller passed.
+        expected: the class.
+
+    Returns:
+        None.
+
+    Raises:
+        TypeError: if ``x`` is of another class, a derived one included.
+    """
+    if type(x) is not expected:
+        raise TypeError(
+            f"{name} must be a {expected.__name__}, got {type(x).__name__}. "
+            "Both sides of the comparison must be of one class."
+        )
+
+
 def boolean(name: str, x: Any, *, like: Array | None = None) -> Array:
     """Return ``x`` as a boolean array; raise for any other dtype.
 
@@ -193,6 +310,52 @@ def function(name: str, x: Any) -> None:
     """
     if not callable(x):
         raise TypeError(f"{name} must be a function, got {type(x).__name__}. Pass the function itself, not its result.")
+
+
+def has_shape(name: str, x: Any, shape: tuple[int, ...], axes: str) -> None:
+    """Raise unless ``x`` has exactly ``shape``.
+
+    Args:
+        name: the argument's name, for the message.
+        x: an array.
+        shape: the shape expected.
+        axes: what the axes are, for the message, for instance "[S, A]".
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
+    if jnp.shape(x) != tuple(shape):
+        raise ValueError(
+            f"{name} must have shape {axes} = {list(shape)}, got {list(jnp.shape(x))}. "
+            "Check the order of its axes, and that it belongs to this problem."
+        )
+
+
+def distribution(name: str, x: Array, *, tolerance: float = 1e-5) -> None:
+    """Raise unless the last axis of a concrete array holds probabilities that sum to one.
+
+    Args:
+        name: the argument's name, for the message.
+        x: [..., N] float, concrete.
+        tolerance: how far a sum may be from one.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if an entry is negative or not a number, or a sum is not one.
+    """
+    values = np.asarray(x)
+    error = float(np.max(np.abs(values.sum(-1) - 1.0)))
+    if not (np.all(values >= 0) and error <= tolerance):
+        raise ValueError(
+            f"{name} must hold probabilities that sum to one over its last axis, got a smallest entry of "
+            f"{values.min()} and a sum that is off by {error}. Divide it by {name}.sum(-1, keepdims=True), "
+            "or check the order of its axes."
+        )
 
 
 def as_array(name: str, x: Any) -> Array:
