@@ -4,6 +4,7 @@ Gradients here are those of the objective itself (ascent); estimators elsewhere 
 gradient of minus the objective (descent).
 """
 
+from pgjax.exact.enumerate import gauss_hermite, groups, join, trajectories, weighted_moments
 from pgjax.exact.gradients import (
     critic_gradient,
     policy_gradient,
@@ -110,6 +111,9 @@ __all__ = [
     "followon_spectral_radius",
     "gae_bias",
     "garnet8x3",
+    "gauss_hermite",
+    "groups",
+    "join",
     "k_step_visitation",
     "natural_gradient",
     "natural_gradient_of",
@@ -137,6 +141,7 @@ __all__ = [
     "stationary_distribution",
     "tabular_problems",
     "terminal_states",
+    "trajectories",
     "two_state",
     "two_state_behaviour",
     "two_state_logits",
@@ -147,5 +152,6 @@ __all__ = [
     "visitation_over_time",
     "vtrace_policy",
     "vtrace_value",
+    "weighted_moments",
     "windy7x10",
 ]

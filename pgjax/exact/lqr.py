@@ -47,7 +47,7 @@ class LQR:
     Example:
         >>> import pgjax.exact as exact
         >>> lqr, gain = exact.double_integrator()
-        >>> print(lqr.cost(gain).round(3))
+        >>> print(f"{lqr.cost(gain):.3f}")
         12.959
     """
 

@@ -40,7 +40,7 @@ def value(mdp: TabularMDP, probs: Array) -> Array:
     Example:
         >>> import jax.numpy as jnp, pgjax.exact as exact
         >>> print(exact.value(exact.two_state(), jnp.full((2, 2), 0.5)).round(3))
-        [7.118 7.575]
+        [6.306 6.629]
     """
     probs = checked_policy(mdp, probs)
     if mdp.horizon is not None:
