@@ -1,93 +1,13 @@
-"""Returns and advantages. Every target is one affine recurrence, solved backwards in time.
-
-    X_t = u_t + w_t X_{t+1}
-
-The functions below differ only in ``u`` and ``w``. They work on ``[T]``, ``[T, B]`` and ``[T, S, B]``
-alike and carry gradients; nothing is stopped and nothing is averaged.
-
-Two masks decide what happens at the end of an episode. ``terminated``: no value follows, so it
-multiplies the bootstrap. ``terminated | truncated``: the next row belongs to another episode, so it
-cuts the recurrence. The last row of a window is cut like a truncation.
-"""
-
-from typing import Literal
+"""Returns and advantages of the policy that collected the data."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax.returns.recurrence import Method, affine_recurrence, window
 
 Array = jax.Array
-Method = Literal["scan", "associative"]
-
-
-@compiled("method", "reverse")
-def affine_recurrence(u: Array, w: Array, *, initial: Array | float = 0.0, reverse: bool = True, method: Method | None = None) -> Array:
-    """Solve the affine recurrence X_t = u_t + w_t X_{t+1} over the leading axis.
-
-        X_t = u_t + w_t X_{t+1},  X_T = initial          (reverse=True)
-        X_t = u_t + w_t X_{t-1},  X_{-1} = initial       (reverse=False)
-
-    Shapes: u, w [T, ...]; initial [...] or scalar; result [T, ...].
-
-    Args:
-        u: [T, ...] float, the term that is added at each step.
-        w: [T, ...] float, the factor of the neighbouring step; dimensionless.
-        initial: [...] or scalar, the value beyond the end.
-        reverse: backwards in time if true, forwards if false.
-        method: "scan" is sequential, "associative" has depth log T. None chooses by the backend:
-            scan on CPU, where it is several times faster; associative on accelerators from 16 steps on.
-
-    Returns:
-        [T, ...] float, X.
-
-    Raises:
-        TypeError: if u or w is not floating.
-        ValueError: if w has not the shape of u, if they are empty, or if method is unknown.
-
-    Properties:
-        Linear in u and in initial; differentiable in all three. Time O(T), memory O(T).
-
-    Example:
-        >>> import jax.numpy as jnp, pgjax as pg
-        >>> print(pg.affine_recurrence(jnp.ones(3), jnp.full(3, 0.5)))
-        [1.75 1.5  1.  ]
-
-    References:
-        Blelloch (1990), Prefix sums and their applications: the associative form
-        (w1, u1) o (w2, u2) = (w1 w2, u1 + w1 u2).
-    """
-    u = _checks.floating("u", u, ndim_at_least=1)
-    w = _checks.floating("w", w, ndim_at_least=1)
-    _checks.same_shape("u", u.shape, w=w)
-    if method is None:
-        method = "scan" if jax.default_backend() == "cpu" or u.shape[0] < 16 else "associative"
-    start = jnp.broadcast_to(jnp.asarray(initial, u.dtype), u.shape[1:])
-    if method == "scan":
-        return _affine_scan(u, w, start, reverse)
-    if method == "associative":
-        edge = -1 if reverse else 0
-        u = u.at[edge].add(w[edge] * start)
-        _, x = jax.lax.associative_scan(_compose, (w, u), reverse=reverse)
-        return x
-    raise ValueError(f'method must be "scan", "associative" or None, got {method!r}.')
-
-
-def _affine_scan(u: Array, w: Array, start: Array, reverse: bool) -> Array:
-    def step(x: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
-        u_t, w_t = row
-        x = u_t + w_t * x
-        return x, x
-
-    return jax.lax.scan(step, start, (u, w), reverse=reverse)[1]
-
-
-def _compose(later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
-    # associative_scan(reverse=True) hands over the part further along the scan first: it is the inner map.
-    w_inner, u_inner = later
-    w_outer, u_outer = earlier
-    return w_outer * w_inner, u_outer + w_outer * u_inner
 
 
 @compiled("method", unit_interval=("discount",))
@@ -182,7 +102,7 @@ def n_step_returns(
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 7.1.
     """
     n = _checks.positive_int("n", n)
-    reward, next_value, discount_t, cut = _window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
     horizon = reward.shape[0]
     # One step is the affine map x -> u + w x; the window of n steps is their composition, by doubling.
     u, w = reward + discount_t * cut * next_value, discount_t * (1.0 - cut)
@@ -250,7 +170,7 @@ def lambda_returns(
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 12.1.
     """
-    reward, next_value, discount_t, cut = _window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
     carry = _checks.broadcastable("lam", lam, reward.shape) * (1.0 - cut)
     return affine_recurrence(
         reward + discount_t * (1.0 - carry) * next_value, jnp.broadcast_to(discount_t * carry, reward.shape), method=method
@@ -310,24 +230,9 @@ def gae(
         Schulman, Moritz, Levine, Jordan and Abbeel (2016), High-dimensional continuous control using
         generalized advantage estimation, eq. 16.
     """
-    reward, next_value, discount_t, cut = _window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
     value = _checks.floating("value", value)
     _checks.same_shape("reward", reward.shape, value=value)
     lam = _checks.broadcastable("lam", lam, reward.shape)
     delta = reward + discount_t * next_value - value
     return affine_recurrence(delta, jnp.broadcast_to(discount_t * lam * (1.0 - cut), reward.shape), method=method)
-
-
-def _window(
-    reward: Array, next_value: Array, terminated: Array, truncated: Array, discount: Array | float
-) -> tuple[Array, Array, Array, Array]:
-    """Check a window and return reward, next_value, γ (1 - terminated) and the cut mask as floats."""
-    reward = _checks.floating("reward", reward, ndim_at_least=1)
-    next_value = _checks.floating("next_value", next_value)
-    _checks.same_shape("reward", reward.shape, next_value=next_value)
-    terminated = _checks.boolean("terminated", terminated, like=reward)
-    truncated = _checks.boolean("truncated", truncated, like=reward)
-    discount = _checks.broadcastable("discount", discount, reward.shape)
-    cut = (terminated | truncated).at[-1].set(True)
-    discount_t = discount * (1.0 - terminated.astype(reward.dtype))
-    return reward, next_value, discount_t, cut.astype(reward.dtype)

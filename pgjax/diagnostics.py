@@ -1,0 +1,208 @@
+"""What judges an estimator while it runs: noise of gradients, and how far a policy has moved."""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from pgjax import _checks
+from pgjax._compile import compiled
+from pgjax._types import Params
+
+Array = jax.Array
+
+
+@compiled()
+def gradient_variance(contributions: Params) -> Array:
+    """Compute the total variance of one trajectory's gradient: the trace of its covariance.
+
+        tr Cov = 1/(N-1) Σ_i |g_i - ḡ|²
+
+    Shapes: leaves [N, ...]; result scalar.
+
+    Args:
+        contributions: gradients of N >= 2 trajectories, from an estimator's `per_trajectory`.
+
+    Returns:
+        scalar float, squared gradient units. The variance of the mean of N is this divided by N.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    rows = _rows(contributions)
+    return jnp.sum(jnp.square(rows - rows.mean(0))) / (rows.shape[0] - 1)
+
+
+@compiled()
+def signal_to_noise(contributions: Params) -> Array:
+    """Estimate the signal-to-noise ratio of one trajectory's gradient.
+
+        |E g|² / tr Cov,  with |E g|² estimated without bias by |ḡ|² - tr Cov / N
+
+    Shapes: leaves [N, ...]; result scalar.
+
+    Args:
+        contributions: gradients of N >= 2 trajectories, from an estimator's `per_trajectory`.
+
+    Returns:
+        scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, when the signal
+        drowns; 0 if every contribution is 0; infinite if all are equal and not 0.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    rows = _rows(contributions)
+    variance = gradient_variance(contributions)
+    signal = jnp.sum(jnp.square(rows.mean(0))) - variance / rows.shape[0]
+    return jnp.where(variance > 0, signal / jnp.where(variance > 0, variance, 1.0), jnp.where(signal > 0, jnp.inf, 0.0))
+
+
+@compiled()
+def cosine(first: Params, second: Params) -> Array:
+    """Compute the cosine of the angle between two gradients.
+
+        <a, b> / (|a| |b|), and 0 if one of them is 0
+
+    Shapes: two pytrees alike; result scalar.
+
+    Args:
+        first: a gradient.
+        second: another one of the same structure.
+
+    Returns:
+        scalar float in [-1, 1].
+
+    Raises:
+        ValueError: if their sizes differ.
+    """
+    a, b = ravel_pytree(first)[0], ravel_pytree(second)[0]
+    _checks.same_shape("first", a.shape, second=b)
+    norm = jnp.linalg.norm(a) * jnp.linalg.norm(b)
+    return jnp.where(norm > 0, jnp.vdot(a, b) / jnp.where(norm > 0, norm, 1.0), 0.0)
+
+
+@compiled()
+def pairwise_cosine(estimates: Params) -> Array:
+    """Compute the mean cosine between all pairs of independent gradient estimates.
+
+        1/(N(N-1)) Σ_{i≠j} cos(g_i, g_j)
+
+    Shapes: leaves [N, ...]; result scalar.
+
+    Args:
+        estimates: N >= 2 independent estimates, each for instance the mean of one batch.
+
+    Returns:
+        scalar float in [-1, 1]; estimates that are 0 count as orthogonal to all.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    rows = _rows(estimates)
+    norm = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / jnp.where(norm > 0, norm, 1.0)
+    count = rows.shape[0]
+    return (jnp.sum(jnp.square(unit.sum(0))) - jnp.sum(jnp.square(unit))) / (count * (count - 1))
+
+
+@compiled()
+def explained_variance(value: Array, target: Array) -> Array:
+    """Compute how much of the variance of the returns a value function explains.
+
+        1 - Var(target - value) / Var(target)
+
+    Shapes: value, target [...]; result scalar.
+
+    Args:
+        value: [...] float, predictions, reward units.
+        target: [...] float, returns, reward units.
+
+    Returns:
+        scalar float: 1 is perfect, 0 no better than a constant, below 0 worse. 0 if the target is constant.
+
+    Raises:
+        TypeError: if an argument is not floating.
+        ValueError: if shapes differ.
+    """
+    value = _checks.floating("value", value)
+    target = _checks.floating("target", target)
+    _checks.same_shape("value", value.shape, target=target)
+    variance = target.var()
+    return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.where(variance > 0, variance, 1.0), 0.0)
+
+
+@compiled()
+def approximate_kl(log_ratio: Array) -> Array:
+    """Estimate KL(old ‖ new) from actions of the old policy: the low-variance estimator k3.
+
+        mean of (ρ - 1) - log ρ,   ρ = π_new/π_old
+
+    Shapes: log_ratio [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats, log π_new(a|s) - log π_old(a|s), actions drawn from the old policy.
+
+    Returns:
+        scalar float, nats, never negative.
+
+    Raises:
+        TypeError: if log_ratio is not floating.
+    """
+    log_ratio = jnp.clip(_checks.floating("log_ratio", log_ratio), -20.0, 20.0)
+    return jnp.mean(jnp.expm1(log_ratio) - log_ratio)
+
+
+@compiled()
+def clip_fraction(log_ratio: Array, *, clip: Array | float = 0.2) -> Array:
+    """Compute the share of ratios outside the clipping range of PPO.
+
+        mean of 1[|ρ - 1| > ε]
+
+    Shapes: log_ratio [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats.
+        clip: ε, dimensionless.
+
+    Returns:
+        scalar float in [0, 1].
+
+    Raises:
+        TypeError: if log_ratio is not floating.
+    """
+    log_ratio = jnp.clip(_checks.floating("log_ratio", log_ratio), -20.0, 20.0)
+    return jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype))
+
+
+@compiled()
+def effective_sample_size(log_weight: Array) -> Array:
+    """Compute how many equally weighted samples a set of importance weights is worth.
+
+        (Σ w)² / Σ w²
+
+    Shapes: log_weight [...]; result scalar.
+
+    Args:
+        log_weight: [...] float, logarithms of the weights, up to a common constant.
+
+    Returns:
+        scalar float between 1 and the number of samples; safe for any finite log-weights.
+
+    Raises:
+        TypeError: if log_weight is not floating.
+        ValueError: if it is empty.
+    """
+    log_weight = _checks.floating("log_weight", log_weight).ravel()
+    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight))
+
+
+def _rows(tree: Params) -> Array:
+    """[N, P] matrix of the leaves [N, ...]."""
+    leaves = jax.tree.leaves(tree)
+    counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(
+            f"every leaf must hold at least 2 gradients along its first axis, got leading lengths {sorted(counts)}. "
+            "Use an estimator's per_trajectory."
+        )
+    count = counts.pop()
+    return jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1)

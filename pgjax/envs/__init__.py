@@ -1,0 +1,30 @@
+"""The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
+
+from pgjax.envs.normalization import (
+    RewardScale,
+    RunningStatistics,
+    init_reward_scale,
+    init_statistics,
+    normalize,
+    scale_reward,
+    update_reward_scale,
+    update_statistics,
+)
+from pgjax.envs.wrappers import FlattenObservation, FromDone, OneHotObservation, PooledReset, TimeLimit, Wrapper
+
+__all__ = [
+    "FlattenObservation",
+    "FromDone",
+    "OneHotObservation",
+    "PooledReset",
+    "RewardScale",
+    "RunningStatistics",
+    "TimeLimit",
+    "Wrapper",
+    "init_reward_scale",
+    "init_statistics",
+    "normalize",
+    "scale_reward",
+    "update_reward_scale",
+    "update_statistics",
+]

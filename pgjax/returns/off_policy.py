@@ -1,0 +1,225 @@
+"""Targets for data that another policy collected, and returns that follow only good luck."""
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import _checks
+from pgjax._compile import compiled
+from pgjax.returns.recurrence import Method, affine_recurrence, window
+
+Array = jax.Array
+
+# exp(20) is 5e8: beyond that a ratio carries no information and its products overflow float32.
+_MAX_LOG_RATIO = 20.0
+
+
+@compiled("method", unit_interval=("discount", "lam"))
+def vtrace(
+    reward: Array,
+    value: Array,
+    next_value: Array,
+    *,
+    log_ratio: Array,
+    terminated: Array,
+    truncated: Array,
+    discount: Array | float,
+    lam: Array | float = 1.0,
+    clip_rho: Array | float = 1.0,
+    clip_c: Array | float = 1.0,
+    clip_pg_rho: Array | float = 1.0,
+    method: Method | None = None,
+) -> tuple[Array, Array]:
+    """Compute the V-trace value target and the advantage of each step.
+
+        ρ_t = π/μ,  δ_t = min(ρ̄, ρ_t) (r_t + γ_t v'_t - v_t),  c_t = λ min(c̄, ρ_t)
+        vs_t = v_t + δ_t + γ_t κ_t c_t (vs_{t+1} - v_{t+1})                         (paper: eq. 1, Remark 1)
+        q'_t = λ vs_{t+1} + (1 - λ) v'_t inside an episode, v'_t where it is cut
+        A_t = min(ρ̄_pg, ρ_t) (r_t + γ_t q'_t - v_t)
+
+    Shapes: every array [T, ...]; results [T, ...].
+
+    Args:
+        reward: [T, ...] float, reward units.
+        value: [T, ...] float, value of the observation in which each action was chosen.
+        next_value: [T, ...] float, value of the observation that each step led to, before any reset.
+        log_ratio: [T, ...] float, log π(a|s) - log μ(a|s), nats; beyond ±20 it is taken as ±20.
+        terminated: [T, ...] bool, the episode ended by itself at this step.
+        truncated: [T, ...] bool, the episode was cut by a limit at this step.
+        discount: γ, scalar or [T, ...], in [0, 1], per environment step.
+        lam: λ, scalar or [T, ...], in [0, 1].
+        clip_rho: ρ̄ of the temporal difference; it sets the fixed point. May be infinite.
+        clip_c: c̄ of the trace; it sets the speed only. May be infinite.
+        clip_pg_rho: ρ̄_pg of the advantage. May be infinite.
+        method: see `affine_recurrence`.
+
+    Returns:
+        value_target [T, ...] and advantage [T, ...], both reward units; the advantage holds its clipped ratio.
+
+    Raises:
+        TypeError: if a mask is not boolean or an array is not floating.
+        ValueError: if shapes differ, if the window is empty, or if discount or lam is a number outside [0, 1].
+
+    Properties:
+        On-policy with ρ̄, c̄ >= 1 the target is the λ-return and the advantage is GAE(λ). The fixed point of
+        the target is the value of the policy proportional to min(ρ̄ μ, π), whatever λ and c̄ are.
+        Differentiable; the caller stops the gradients. Time and memory O(T).
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> no, v = jnp.zeros(2, bool), jnp.ones(2)
+        >>> target, advantage = pg.vtrace(v, v, v, log_ratio=0 * v, terminated=no, truncated=no, discount=0.5)
+        >>> print(target, advantage)
+        [1.75 1.5 ] [0.75 0.5 ]
+
+    References:
+        Espeholt et al. (2018), IMPALA: scalable distributed deep-RL with importance weighted
+        actor-learner architectures, eq. 1 and Remark 1.
+    """
+    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    value = _checks.floating("value", value)
+    log_ratio = _checks.floating("log_ratio", log_ratio)
+    _checks.same_shape("reward", reward.shape, value=value, log_ratio=log_ratio)
+    lam = _checks.broadcastable("lam", lam, reward.shape)
+    rho = _ratio(log_ratio)
+    delta = jnp.minimum(clip_rho, rho) * (reward + discount_t * next_value - value)
+    correction = affine_recurrence(
+        delta, discount_t * (1.0 - cut) * lam * jnp.minimum(clip_c, rho), method=method
+    )
+    target = value + correction
+    mixed = lam * _next_row(target) + (1.0 - lam) * next_value
+    bootstrap = jnp.where(cut > 0, next_value, mixed)
+    advantage = jnp.minimum(clip_pg_rho, rho) * (reward + discount_t * bootstrap - value)
+    return target, advantage
+
+
+@compiled("method", unit_interval=("discount", "lam"))
+def retrace(
+    reward: Array,
+    action_value: Array,
+    next_state_value: Array,
+    *,
+    log_ratio: Array,
+    terminated: Array,
+    truncated: Array,
+    discount: Array | float,
+    lam: Array | float = 1.0,
+    method: Method | None = None,
+) -> Array:
+    """Compute the Retrace(λ) target for the value of the action taken at each step.
+
+        c_t = λ min(1, ρ_t)
+        Q*_t = r_t + γ_t [v'_t + κ_t c_{t+1} (Q*_{t+1} - Q_{t+1})],   v'_t = E_π Q(s_{t+1}, ·)
+
+    The trace of the *next* action weighs the next step: the action at t itself is given, not corrected for.
+
+    Shapes: every array [T, ...]; result [T, ...].
+
+    Args:
+        reward: [T, ...] float, reward units.
+        action_value: [T, ...] float, Q(s_t, a_t) of the action taken.
+        next_state_value: [T, ...] float, expected Q under π in the observation that each step led to, before any reset.
+        log_ratio: [T, ...] float, log π(a|s) - log μ(a|s), nats; beyond ±20 it is taken as ±20.
+        terminated: [T, ...] bool, the episode ended by itself at this step.
+        truncated: [T, ...] bool, the episode was cut by a limit at this step.
+        discount: γ, scalar or [T, ...], in [0, 1], per environment step.
+        lam: λ, scalar or [T, ...], in [0, 1]; 0 gives Expected SARSA.
+        method: see `affine_recurrence`.
+
+    Returns:
+        [T, ...] float, the targets, reward units.
+
+    Raises:
+        TypeError: if a mask is not boolean or an array is not floating.
+        ValueError: if shapes differ, if the window is empty, or if discount or lam is a number outside [0, 1].
+
+    Properties:
+        Fixed point Q of π for every λ and every behaviour policy with support. Differentiable; the caller
+        stops the gradients. Time and memory O(T).
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> no, q = jnp.zeros(2, bool), jnp.ones(2)
+        >>> print(pg.retrace(q, q, q, log_ratio=0 * q, terminated=no, truncated=no, discount=0.5, lam=1.0))
+        [1.75 1.5 ]
+
+    References:
+        Munos, Stepleton, Harutyunyan and Bellemare (2016), Safe and efficient off-policy reinforcement learning.
+    """
+    reward, next_state_value, discount_t, cut = window(
+        reward, next_state_value, terminated, truncated, discount, next_value_name="next_state_value"
+    )
+    action_value = _checks.floating("action_value", action_value)
+    log_ratio = _checks.floating("log_ratio", log_ratio)
+    _checks.same_shape("reward", reward.shape, action_value=action_value, log_ratio=log_ratio)
+    trace = _checks.broadcastable("lam", lam, reward.shape) * jnp.minimum(1.0, _ratio(log_ratio))
+    error = reward + discount_t * next_state_value - action_value
+    correction = affine_recurrence(error, discount_t * (1.0 - cut) * _next_row(trace), method=method)
+    return action_value + correction
+
+
+@compiled("method", unit_interval=("discount",))
+def upgo(
+    reward: Array,
+    value: Array,
+    next_value: Array,
+    *,
+    next_action_value: Array | None = None,
+    terminated: Array,
+    truncated: Array,
+    discount: Array | float,
+    method: Method | None = None,
+) -> Array:
+    """Compute the upgoing return: follow the trajectory while it does better than expected, else bootstrap.
+
+        G_t = r_t + γ_t G_{t+1}   if q_{t+1} >= v_{t+1} inside an episode,   q_t = r_t + γ_t v'_t
+        G_t = r_t + γ_t v'_t      otherwise
+
+    Shapes: every array [T, ...]; result [T, ...].
+
+    Args:
+        reward: [T, ...] float, reward units.
+        value: [T, ...] float, value of the observation in which each action was chosen.
+        next_value: [T, ...] float, value of the observation that each step led to, before any reset.
+        next_action_value: [T, ...] float, an estimate of the value of the *next* step's action that takes the
+            place of q_{t+1}; or None.
+        terminated: [T, ...] bool, the episode ended by itself at this step.
+        truncated: [T, ...] bool, the episode was cut by a limit at this step.
+        discount: γ, scalar or [T, ...], in [0, 1], per environment step.
+        method: see `affine_recurrence`.
+
+    Returns:
+        [T, ...] float, the returns, reward units. The advantage is the result minus value.
+
+    Raises:
+        TypeError: if a mask is not boolean or an array is not floating.
+        ValueError: if shapes differ, if the window is empty, or if discount is a number outside [0, 1].
+
+    Properties:
+        Biased upwards by construction. Differentiable except where q equals v. Time and memory O(T).
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> no, r, v = jnp.zeros(2, bool), jnp.ones(2), jnp.full(2, 9.0)
+        >>> print(pg.upgo(r, v, v, terminated=no, truncated=no, discount=0.5))
+        [5.5 5.5]
+
+    References:
+        Vinyals et al. (2019), Grandmaster level in StarCraft II using multi-agent reinforcement learning, methods.
+    """
+    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    value = _checks.floating("value", value)
+    if next_action_value is None:
+        next_action_value = _next_row(reward + discount_t * next_value)
+    next_action_value = _checks.floating("next_action_value", next_action_value)
+    _checks.same_shape("reward", reward.shape, value=value, next_action_value=next_action_value)
+    follow = (1.0 - cut) * (next_action_value >= _next_row(value))
+    return affine_recurrence(reward + discount_t * (1.0 - follow) * next_value, discount_t * follow, method=method)
+
+
+def _ratio(log_ratio: Array) -> Array:
+    return jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+
+
+def _next_row(x: Array) -> Array:
+    """Row t+1 in place of row t; the last row repeats and is always masked by the cut at the window's end."""
+    return jnp.concatenate([x[1:], x[-1:]])
