@@ -29,6 +29,7 @@ ELSEWHERE = {
     "evaluate": "rollout",
     "unroll_policy": "rollout",
     "distributions.action_from_noise": "distributions",
+    "distributions.draw_noise": "distributions",
     "log_prob_of": "distributions",
     "distributions.sample_action": "distributions",
     "envs": "envs",
