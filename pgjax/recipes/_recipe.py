@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._types import Environment, Params, Policy, RolloutState, Value
@@ -105,7 +106,7 @@ def build(
         params = model.init(model_key, obs)
         return TrainState(
             params=params,
-            opt_state=optimizer({"learning_rate": 0.0, "max_grad_norm": 1.0}, 0.0).init(params),
+            opt_state=optimizer({"learning_rate": 0.0, "max_grad_norm": 1.0}, 0.0).init(ravel_pytree(params)[0]),
             rollout=init_rollout(env_key, env, env_params, num_envs=num_envs),
             key=key,
             update=jnp.int32(0),
@@ -125,7 +126,7 @@ def build(
 
 
 def optimizer(hyper: dict[str, Any], progress: Array | float) -> optax.GradientTransformation:
-    """Adam with gradient clipping and a learning rate that falls linearly to 0 with progress, if `anneal` is 1.
+    """Adam with gradient clipping by norm and a learning rate that falls linearly to 0 with progress, if `anneal` is 1.
 
     Args:
         hyper: `learning_rate`, `max_grad_norm` and perhaps `anneal`; may be traced.
@@ -141,6 +142,26 @@ def optimizer(hyper: dict[str, Any], progress: Array | float) -> optax.GradientT
     return optax.chain(
         optax.clip_by_global_norm(hyper["max_grad_norm"]), optax.scale_by_adam(eps=1e-5), optax.scale(-learning_rate)
     )
+
+
+def descend(params: Params, grads: Params, opt_state: Any, transform: optax.GradientTransformation) -> tuple[Params, Any]:
+    """Take one step of the optimiser, on all parameters as one vector: a few kernels, not a few for each leaf.
+
+    Args:
+        params: pytree of parameters.
+        grads: the gradient, a pytree alike.
+        opt_state: state of transform for the raveled parameters.
+        transform: the optimiser.
+
+    Returns:
+        The new parameters and the new state of the optimiser.
+
+    Raises:
+        TypeError: if the trees differ.
+    """
+    flat, unravel = ravel_pytree(params)
+    updates, opt_state = transform.update(ravel_pytree(grads)[0], opt_state, flat)
+    return unravel(optax.apply_updates(flat, updates)), opt_state
 
 
 def policy_of(model: Any) -> Policy:

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import optax
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, optimizer, policy_of, value_of
+from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, descend, optimizer, policy_of, value_of
 
 Array = jax.Array
 
@@ -67,8 +66,8 @@ def make_train(
             value_coef=hyper["value_coef"], entropy_coef=hyper["entropy_coef"],
         )  # fmt: skip
         transform = optimizer(hyper, state.update / num_updates)
-        updates, opt_state = transform.update(grads, state.opt_state)
-        return optax.apply_updates(state.params, updates), opt_state, rollout, {"grad_norm": info.grad_norm}
+        params, opt_state = descend(state.params, grads, state.opt_state, transform)
+        return params, opt_state, rollout, {"grad_norm": info.grad_norm}
 
     hyper = {
         "learning_rate": 2.5e-3, "discount": 0.99, "lam": 0.95, "value_coef": 0.5, "entropy_coef": 0.01,

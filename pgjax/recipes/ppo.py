@@ -3,8 +3,8 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, optimizer, policy_of, value_of
@@ -96,19 +96,22 @@ def make_train(
                 "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper["clip"]),
             }
 
-        def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
-            updates, opt_state = transform.update(grads, opt_state)
-            return (optax.apply_updates(params, updates), opt_state), metrics
+        # All parameters as one vector: the optimiser then takes a few kernels, not a few for each leaf.
+        flat, unravel = ravel_pytree(state.params)
 
-        (params, opt_state), metrics = pg.epochs(
-            shuffle_key, (state.params, state.opt_state), batch,
+        def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
+            flat, opt_state = carry
+            grads, metrics = jax.grad(lambda flat: loss(unravel(flat), minibatch), has_aux=True)(flat)
+            updates, opt_state = transform.update(grads, opt_state)
+            return (optax.apply_updates(flat, updates), opt_state), metrics
+
+        (flat, opt_state), metrics = pg.epochs(
+            shuffle_key, (flat, state.opt_state), batch,
             step=descend, num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         metrics = jax.tree.map(lambda x: x.sum() / minibatch_steps, metrics)
         metrics["explained_variance"] = pg.diagnostics.explained_variance(values, advantage + values)
-        return params, opt_state, rollout, metrics
+        return unravel(flat), opt_state, rollout, metrics
 
     hyper = {
         "learning_rate": 2.5e-4, "discount": 0.99, "lam": 0.95, "clip": 0.2, "value_clip": 0.2, "value_coef": 0.5,

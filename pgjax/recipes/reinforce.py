@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, optimizer, policy_of
+from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, descend, optimizer, policy_of
 
 Array = jax.Array
 
@@ -69,8 +68,8 @@ def make_train(
             state.params, trajectory, policy=policy, discount=state.hyper["discount"], baseline=baseline
         )
         transform = optimizer(state.hyper, state.update / num_updates)
-        updates, opt_state = transform.update(grads, state.opt_state)
-        return optax.apply_updates(state.params, updates), opt_state, rollout, {"grad_norm": info.grad_norm}
+        params, opt_state = descend(state.params, grads, state.opt_state, transform)
+        return params, opt_state, rollout, {"grad_norm": info.grad_norm}
 
     hyper = {"learning_rate": 1e-2, "discount": 0.99, "max_grad_norm": 1e3, "anneal": 1.0}
     return build(
