@@ -1,0 +1,122 @@
+"""Heads: what turns features into a distribution over actions."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pgjax.distributions import Beta, Categorical, MultiCategorical, Normal, TanhNormal
+from pgjax.networks.layers import Head
+
+Array = jax.Array
+Bound = float | tuple[float, ...]
+
+
+class DiscretePolicy(nn.Module):
+    """A head that gives a distribution over discrete actions.
+
+    Shapes: [..., F] -> Categorical [..., num_actions], or MultiCategorical for a tuple of numbers.
+
+    Args:
+        num_actions: number of actions, or one number for each component of the action.
+        scale: gain of the initialisation.
+    """
+
+    num_actions: int | tuple[int, ...]
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array | None = None) -> Categorical | MultiCategorical:
+        """Return the distribution for features x, [..., F]; mask, [..., num_actions] bool, is for one component."""
+        if isinstance(self.num_actions, int):
+            return Categorical(Head(self.num_actions, self.scale)(x), mask)
+        if mask is not None:
+            raise ValueError("mask is only defined for a single number of actions, got several. Pass mask=None.")
+        return MultiCategorical([Head(n, self.scale)(x) for n in self.num_actions])
+
+
+class GaussianPolicy(nn.Module):
+    """A head that gives a Normal whose scale does not depend on the observation.
+
+    Shapes: [..., F] -> Normal [..., action_dim].
+
+    Args:
+        action_dim: number of components of the action.
+        init_log_std: the logarithm of the scale at the start.
+        scale: gain of the initialisation of the mean.
+    """
+
+    action_dim: int
+    init_log_std: float = 0.0
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array) -> Normal:
+        """Return the distribution for features x, [..., F]."""
+        loc = Head(self.action_dim, self.scale)(x)
+        log_std = self.param("log_std", nn.initializers.constant(self.init_log_std), (self.action_dim,))
+        return Normal(loc, jnp.exp(log_std))
+
+
+class TanhGaussianPolicy(nn.Module):
+    """A head that gives a TanhNormal on a box; mean and scale depend on the observation.
+
+    The logarithm of the scale is kept between two numbers by a logistic function, not by clipping, so that
+    its gradient never vanishes altogether.
+
+    Shapes: [..., F] -> TanhNormal [..., action_dim].
+
+    Args:
+        action_dim: number of components of the action.
+        low: lower bounds of the action, one number or one for each component.
+        high: upper bounds.
+        init_log_std: the logarithm of the scale at the start, strictly between the next two.
+        min_log_std: its least value.
+        max_log_std: its greatest value.
+        scale: gain of the initialisation.
+    """
+
+    action_dim: int
+    low: Bound = -1.0
+    high: Bound = 1.0
+    init_log_std: float = 0.0
+    min_log_std: float = -5.0
+    max_log_std: float = 2.0
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array) -> TanhNormal:
+        """Return the distribution for features x, [..., F]."""
+        loc, free = jnp.split(Head(2 * self.action_dim, self.scale)(x), 2, axis=-1)
+        start = math.log((self.init_log_std - self.min_log_std) / (self.max_log_std - self.init_log_std))
+        log_std = self.min_log_std + (self.max_log_std - self.min_log_std) * jax.nn.sigmoid(free + start)
+        return TanhNormal(loc, jnp.exp(log_std), low=_bound(self.low), high=_bound(self.high))
+
+
+class BetaPolicy(nn.Module):
+    """A head that gives a Beta on a box, with one peak: both parameters are 1 + softplus.
+
+    Shapes: [..., F] -> Beta [..., action_dim].
+
+    Args:
+        action_dim: number of components of the action.
+        low: lower bounds of the action, one number or one for each component.
+        high: upper bounds.
+        scale: gain of the initialisation.
+    """
+
+    action_dim: int
+    low: Bound = 0.0
+    high: Bound = 1.0
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array) -> Beta:
+        """Return the distribution for features x, [..., F]."""
+        alpha, beta = jnp.split(1.0 + jax.nn.softplus(Head(2 * self.action_dim, self.scale)(x)), 2, axis=-1)
+        return Beta(alpha, beta, low=_bound(self.low), high=_bound(self.high))
+
+
+def _bound(x: Bound) -> Array:
+    return jnp.asarray(x, jnp.float32)
