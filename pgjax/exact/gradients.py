@@ -108,8 +108,8 @@ def policy_gradient(mdp: TabularMDP, logits: Array) -> Array:
 
     Example:
         >>> import jax.numpy as jnp, pgjax.exact as exact
-        >>> print(exact.policy_gradient(exact.two_state(), jnp.zeros((2, 2)))[:, 1].round(2))
-        [-0.95  3.42]
+        >>> print(exact.policy_gradient(exact.two_state(), jnp.zeros((2, 2))).round().astype(int).tolist())
+        [[1, -1], [-3, 3]]
 
     References:
         Sutton, McAllester, Singh and Mansour (1999), Policy gradient methods for reinforcement learning with

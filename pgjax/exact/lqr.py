@@ -13,8 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
+from pgjax.exact._lqr_recursions import (
+    action_cost,
+    backward_costs,
+    discounted_lyapunov,
+    first_moment,
+    forward_moments,
+    riccati_fixed_point,
+    step_noise,
+)
 from pgjax.exact._pytree import concrete, validated_pytree
-from pgjax.exact.offpolicy import spectral_radius
+from pgjax.exact.spectrum import spectral_radius
 
 Array = jax.Array
 
@@ -173,7 +182,7 @@ class LQR:
             return self.cost_to_go(gain)[0][0]
         drift = self.closed_loop(gain)
         step_cost = self.Q + gain.T @ self.R @ gain
-        matrix = _discounted_lyapunov(drift.T, step_cost, self.discount)
+        matrix = discounted_lyapunov(drift.T, step_cost, self.discount)
         # A linear solve answers for unstable gains too, with a matrix that means nothing.
         return jnp.where(self.stable(gain), matrix, jnp.nan)
 
@@ -193,9 +202,9 @@ class LQR:
             ValueError: if gain has not shape [m, n].
         """
         if self.horizon is not None:
-            return jnp.sum(self._moments_over_time(gain), axis=0)
-        source = self._first_moment() + self.discount / (1.0 - self.discount) * self._step_noise()
-        matrix = _discounted_lyapunov(self.closed_loop(gain), source, self.discount)
+            return jnp.sum(forward_moments(self, gain), axis=0)
+        source = first_moment(self) + self.discount / (1.0 - self.discount) * step_noise(self)
+        matrix = discounted_lyapunov(self.closed_loop(gain), source, self.discount)
         return jnp.where(self.stable(gain), matrix, jnp.nan)
 
     def cost(self, gain: Array) -> Array:
@@ -214,7 +223,7 @@ class LQR:
             ValueError: if gain has not shape [m, n].
         """
         matrix, offset = self._at_step(gain, 0)
-        total = jnp.trace(matrix @ self._first_moment()) + offset
+        total = jnp.trace(matrix @ first_moment(self)) + offset
         return jnp.where(self.stable(gain), total, jnp.inf)
 
     def cost_gradient(self, gain: Array) -> Array:
@@ -235,7 +244,7 @@ class LQR:
         if self.horizon is None:
             return self._gain_slope(gain, self.cost_matrix(gain)) @ self.state_moment(gain)
         slopes = jax.vmap(lambda matrix: self._gain_slope(gain, matrix))(self.cost_to_go(gain)[0][1:])
-        return jnp.einsum("tmi,tin->mn", slopes, self._moments_over_time(gain))
+        return jnp.einsum("tmi,tin->mn", slopes, forward_moments(self, gain))
 
     def objective(self, gain: Array) -> Array:
         """Compute the objective of a feedback, minus the cost.
@@ -312,27 +321,7 @@ class LQR:
             (K, P), [m, n] and [n, n] float; with a horizon those of the first step, as the optimum then
             depends on time.
         """
-
-        def gain_of(matrix: Array) -> Array:
-            ahead = self.discount * self.B.T @ matrix
-            return jnp.linalg.solve(self.R + ahead @ self.B, ahead @ self.A)
-
-        def improve(matrix: Array) -> Array:
-            better = self.Q + self.discount * self.A.T @ matrix @ self.closed_loop(gain_of(matrix))
-            return 0.5 * (better + better.T)
-
-        def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-            matrix, before, count = carry
-            change = jnp.max(jnp.abs(matrix - before))
-            return (count < 10_000) & (change > 4 * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(matrix)))
-
-        zero = jnp.zeros_like(self.Q)
-        if self.horizon is not None:
-            last = jax.lax.fori_loop(0, self.horizon - 1, lambda _, matrix: improve(matrix), zero)
-            return gain_of(last), improve(last)
-        start = (improve(zero), zero, jnp.zeros((), int))
-        matrix, *_ = jax.lax.while_loop(unfinished, lambda carry: (improve(carry[0]), carry[0], carry[2] + 1), start)
-        return gain_of(matrix), matrix
+        return riccati_fixed_point(self)
 
     def cost_to_go(self, gain: Array) -> tuple[Array, Array]:
         """Compute the cost-to-go at every step of an episode, xᵀ P_t x + c_t; needs a horizon.
@@ -352,18 +341,7 @@ class LQR:
         """
         if self.horizon is None:
             raise ValueError("cost_to_go needs a horizon, got None. Set it with lqr.replace(horizon=...).")
-        drift, step_cost = self.closed_loop(gain), self.Q + gain.T @ self.R @ gain
-        noise = self._step_noise()
-
-        def step(after: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-            matrix, offset = after
-            ahead = self.discount * (offset + jnp.trace(matrix @ noise))
-            now = (step_cost + self.discount * drift.T @ matrix @ drift, self._action_cost() + ahead)
-            return now, now
-
-        end = (jnp.zeros_like(self.Q), jnp.zeros((), self.Q.dtype))
-        _, rest = jax.lax.scan(step, end, length=self.horizon)
-        return jax.tree.map(lambda last, x: jnp.concatenate([x[::-1], last[None]]), end, rest)
+        return backward_costs(self, gain)
 
     def _at_step(self, gain: Array, step: int) -> tuple[Array, Array]:
         """P and c of one step; without horizon they are the same at all."""
@@ -371,28 +349,8 @@ class LQR:
             matrices, offsets = self.cost_to_go(gain)
             return matrices[step], offsets[step]
         matrix = self.cost_matrix(gain)
-        total = self._action_cost() + self.discount * jnp.trace(matrix @ self._step_noise())
+        total = action_cost(self) + self.discount * jnp.trace(matrix @ step_noise(self))
         return matrix, total / (1.0 - self.discount)
-
-    def _moments_over_time(self, gain: Array) -> Array:
-        """γ^t E x_t x_tᵀ, [H, n, n]."""
-        drift, noise = self.closed_loop(gain), self._step_noise()
-
-        def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-            moment, weight = carry
-            return (drift @ moment @ drift.T + noise, self.discount * weight), weight * moment
-
-        start = (self._first_moment(), jnp.ones_like(self.discount))
-        return jax.lax.scan(step, start, length=self.horizon)[1]
-
-    def _first_moment(self) -> Array:
-        return self.initial_covariance + jnp.outer(self.initial_mean, self.initial_mean)
-
-    def _step_noise(self) -> Array:
-        return self.B @ self.action_covariance @ self.B.T + self.noise_covariance
-
-    def _action_cost(self) -> Array:
-        return jnp.trace(self.R @ self.action_covariance)
 
     def _gain_slope(self, gain: Array, matrix: Array) -> Array:
         return 2.0 * (self.R @ gain - self.discount * self.B.T @ matrix @ self.closed_loop(gain))
@@ -400,10 +358,3 @@ class LQR:
 
 def _quadratic(matrix: Array, x: Array) -> Array:
     return jnp.einsum("...i,ij,...j->...", x, matrix, x)
-
-
-def _discounted_lyapunov(drift: Array, source: Array, discount: Array) -> Array:
-    """Solve X = source + γ drift X driftᵀ, as one linear system for the entries of X."""
-    size = drift.shape[0]
-    system = jnp.eye(size**2, dtype=drift.dtype) - discount * jnp.kron(drift, drift)
-    return jnp.linalg.solve(system, source.ravel()).reshape(size, size)

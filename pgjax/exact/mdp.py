@@ -195,6 +195,21 @@ def state_transition(mdp: TabularMDP, probs: Array) -> Array:
     return jnp.einsum("sa,sat->st", probs, mdp.transition)
 
 
+def reachable(chain: Array) -> Array:
+    """Tell which states can be reached from which, by doubling the number of steps that are looked ahead.
+
+    Args:
+        chain: [S, S] float, transition matrix or any multiple of its entries.
+
+    Returns:
+        [S, S] bool, row from, column to; every state reaches itself.
+    """
+    reach = (chain > 0) | jnp.eye(len(chain), dtype=bool)
+    for _ in range(len(chain).bit_length()):
+        reach = jnp.einsum("st,tu->su", reach.astype(chain.dtype), reach.astype(chain.dtype)) > 0
+    return reach
+
+
 def running_transition(mdp: TabularMDP, probs: Array) -> Array:
     """Compute P_π between states in which an episode still runs: rows and columns of terminal states are zero.
 
@@ -210,11 +225,7 @@ def running_transition(mdp: TabularMDP, probs: Array) -> Array:
     """
     chain = state_transition(mdp, probs)
     ended = terminal_states(mdp)
-    # States from which an end can be reached, by doubling the number of steps that are looked ahead.
-    reach = (chain > 0) | jnp.eye(mdp.num_states, dtype=bool)
-    for _ in range(mdp.num_states.bit_length()):
-        reach = jnp.einsum("st,tu->su", reach.astype(chain.dtype), reach.astype(chain.dtype)) > 0
-    ends = jnp.all(jnp.any(reach & ended[None, :], axis=1))
+    ends = jnp.all(jnp.any(reachable(chain) & ended[None, :], axis=1))
     running = jnp.where(ended[:, None] | ended[None, :], 0.0, chain)
     return jnp.where((mdp.discount < 1.0) | ends, running, jnp.nan)
 

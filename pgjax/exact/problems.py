@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
-from pgjax.exact.lqr import LQR
+from pgjax.exact.gridworlds import cliff4x12, windy7x10
 from pgjax.exact.mdp import TabularMDP
 
 Array = jax.Array
@@ -100,50 +100,6 @@ def riverswim6() -> TabularMDP:
     transition[size - 1, 1, -2:] = 0.4, 0.6
     reward[0, 0], reward[size - 1, 1] = 0.005, 1.0
     return _mdp(transition, reward, _start(size, 0), 0.95)
-
-
-def cliff4x12() -> TabularMDP:
-    """Build the cliff walk: the shortest way from corner to corner runs along a cliff that costs 100.
-
-    Cells are numbered 12 row + column; actions are up, right, down, left; each step costs 1. A step over the
-    cliff costs 100 and leads back to the start (3, 0); the goal (3, 11) ends the episode in state 48.
-
-    Returns:
-        S = 49, A = 4, γ = 0.9; state 48 is terminal.
-    """
-    rows, columns = 4, 12
-    start, end = 36, 48
-    transition, reward = np.zeros((49, 4, 49)), np.full((49, 4), -1.0)
-    for state in range(end):
-        row, column = divmod(state, columns)
-        for action, (down, right) in enumerate(((-1, 0), (0, 1), (1, 0), (0, -1))):
-            to = min(max(row + down, 0), rows - 1), min(max(column + right, 0), columns - 1)
-            if to[0] == rows - 1 and 1 <= to[1] <= columns - 2:
-                transition[state, action, start], reward[state, action] = 1.0, -100.0
-            else:
-                transition[state, action, end if to == (rows - 1, columns - 1) else columns * to[0] + to[1]] = 1.0
-    return _mdp(*_ended(transition, reward, [*range(37, 48), end]), _start(49, start), 0.9)
-
-
-def windy7x10() -> TabularMDP:
-    """Build the windy gridworld: a wind that depends on the column blows upwards; each step costs 1.
-
-    Cells are numbered 10 row + column; actions are up, right, down, left; the start is (3, 0), and the goal
-    (3, 7) ends the episode in state 70.
-
-    Returns:
-        S = 71, A = 4, γ = 0.95; state 70 is terminal.
-    """
-    rows, columns, end = 7, 10, 70
-    wind = (0, 0, 0, 1, 1, 1, 2, 2, 1, 0)
-    transition, reward = np.zeros((71, 4, 71)), np.full((71, 4), -1.0)
-    for state in range(end):
-        row, column = divmod(state, columns)
-        for action, (down, right) in enumerate(((-1, 0), (0, 1), (1, 0), (0, -1))):
-            to_row = min(max(row + down - wind[column], 0), rows - 1)
-            to_column = min(max(column + right, 0), columns - 1)
-            transition[state, action, end if (to_row, to_column) == (3, 7) else columns * to_row + to_column] = 1.0
-    return _mdp(*_ended(transition, reward, [37, end]), _start(71, 30), 0.95)
 
 
 def garnet8x3() -> TabularMDP:
@@ -294,49 +250,6 @@ def alias_offpolicy() -> tuple[TabularMDP, AliasedSoftmax]:
     return _mdp(transition, reward, _start(4, 0), 1.0), AliasedSoftmax((0, 1, 1, 1))
 
 
-def double_integrator() -> tuple[LQR, Array]:
-    """Build the noisy double integrator and a stable gain.
-
-    Returns:
-        (lqr, gain): two states, one action, γ = 0.95, no horizon; gain [1, 2].
-    """
-    lqr = LQR(
-        A=jnp.array([[1.0, 0.1], [0.0, 1.0]]),
-        B=jnp.array([[0.0], [0.1]]),
-        Q=jnp.diag(jnp.array([1.0, 0.1])),
-        R=jnp.array([[0.01]]),
-        noise_covariance=0.01 * jnp.eye(2),
-        action_covariance=jnp.array([[0.1]]),
-        initial_mean=jnp.zeros(2),
-        initial_covariance=jnp.eye(2),
-        discount=0.95,
-    )
-    return lqr, jnp.array([[1.0, 1.5]])
-
-
-def scalar_lqr() -> tuple[LQR, Array]:
-    """Build the scalar system that the exact variances of estimators are stated for, and its gain.
-
-        x' = 0.9 x + 0.5 u + 0.3 w,  u = -0.4 x + 0.5 ε,  cost x² + 0.2 u²
-
-    Returns:
-        (lqr, gain): one state, one action, γ = 0.95, horizon 5; gain [1, 1].
-    """
-    lqr = LQR(
-        A=jnp.array([[0.9]]),
-        B=jnp.array([[0.5]]),
-        Q=jnp.array([[1.0]]),
-        R=jnp.array([[0.2]]),
-        noise_covariance=jnp.array([[0.09]]),
-        action_covariance=jnp.array([[0.25]]),
-        initial_mean=jnp.array([1.0]),
-        initial_covariance=jnp.array([[0.16]]),
-        discount=0.95,
-        horizon=5,
-    )
-    return lqr, jnp.array([[0.4]])
-
-
 def tabular_problems() -> dict[str, Callable[[], TabularMDP]]:
     """List the tabular problems of the suite by name.
 
@@ -362,10 +275,3 @@ def _mdp(transition: Any, reward: Any, initial: Any, discount: float) -> Tabular
 
 def _start(size: int, state: int) -> Any:
     return np.eye(size)[state]
-
-
-def _ended(transition: Any, reward: Any, states: list[int]) -> tuple[Any, Any]:
-    """Lead every action in these states to the last state at no reward; the last state then keeps it there."""
-    transition[states], reward[states] = 0.0, 0.0
-    transition[states, :, -1] = 1.0
-    return transition, reward
