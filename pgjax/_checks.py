@@ -178,8 +178,7 @@ def boolean(name: str, x: Any, *, like: Array | None = None) -> Array:
         )
     if like is not None and array.shape != like.shape:
         raise ValueError(
-            f"{name} must have shape {list(like.shape)}, got {list(array.shape)}. "
-            "Arrays are time-major: [T, B]."
+            f"{name} must have shape {list(like.shape)}, got {list(array.shape)}. Arrays are time-major: [T, B]."
         )
     return array
 
@@ -358,6 +357,67 @@ def distribution(name: str, x: Array, *, tolerance: float = 1e-5) -> None:
         )
 
 
+def one_each(name: str, x: Any, batch: tuple[int, ...]) -> None:
+    """Raise unless ``x`` is one number for each environment.
+
+    Args:
+        name: what it is, for the message.
+        x: an array.
+        batch: the batch axes.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if ``x`` has more or fewer axes, or other lengths.
+    """
+    if jnp.shape(x) != tuple(batch):
+        raise ValueError(
+            f"the {name} must be one number for each environment, shape {list(batch)}, got {list(jnp.shape(x))}. "
+            "Sum over, or squeeze, the axes that are too many where it is made; add the batch axes that are missing."
+        )
+
+
+def same_structure(name: str, x: Any, expected: Any, *, of: str) -> None:
+    """Raise unless two pytrees have the same structure.
+
+    Args:
+        name: the argument's name, for the message.
+        x: a pytree.
+        expected: a pytree of the structure wanted.
+        of: whose structure it is, for the message.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if the structures differ.
+    """
+    came: Any = jax.tree.structure(x)
+    wanted: Any = jax.tree.structure(expected)
+    if came != wanted:
+        raise ValueError(f"{name} must have the tree structure of {of}, {wanted}, got {came}.")
+
+
+def not_empty(name: str, array: Array) -> None:
+    """Raise if an array has no element.
+
+    Args:
+        name: the argument's name, for the message.
+        array: the array.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if the array is empty.
+    """
+    if array.size == 0:
+        raise ValueError(
+            f"{name} is empty, shape {list(array.shape)}: at least one step and one environment are needed."
+        )
+
+
 def as_array(name: str, x: Any) -> Array:
     """Return ``x`` as an array; raise for ``None`` and for what is not numeric.
 
@@ -381,8 +441,5 @@ def as_array(name: str, x: Any) -> Array:
 
 def _axes_and_size(name: str, array: Array, ndim_at_least: int) -> None:
     if array.ndim < ndim_at_least:
-        raise ValueError(
-            f"{name} must have at least {ndim_at_least} axes (time first), got shape {list(array.shape)}."
-        )
-    if array.size == 0:
-        raise ValueError(f"{name} is empty, shape {list(array.shape)}: at least one step and one environment are needed.")
+        raise ValueError(f"{name} must have at least {ndim_at_least} axes (time first), got shape {list(array.shape)}.")
+    not_empty(name, array)

@@ -1,6 +1,7 @@
 """How every public function is compiled: one decorator, so that the rule is written once."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,7 @@ def compiled(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[F],
     Args:
         *static: names of the arguments that select the program rather than feed it: callables,
             environments, integers that set a shape. They must be hashable.
-        unit_interval: names of keyword arguments that, when they come as Python numbers, must lie in
+        unit_interval: names of arguments that, when they come as Python numbers, must lie in
             [0, 1]. They are looked at here because jit would hide their value.
 
     Returns:
@@ -30,13 +31,14 @@ def compiled(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[F],
 
     def wrap(function: F) -> F:
         jitted = jax.jit(function, static_argnames=static, inline=True)
+        position = {name: i for i, name in enumerate(inspect.signature(function).parameters)}
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            for name in unit_interval:
-                _checks.unit_interval(name, kwargs.get(name))
-            for name in static:
-                _checks.hashable(name, kwargs.get(name))
+            for names, check in ((unit_interval, _checks.unit_interval), (static, _checks.hashable)):
+                for name in names:
+                    at = position.get(name, len(args))
+                    check(name, args[at] if at < len(args) else kwargs.get(name))
             return jitted(*args, **kwargs)
 
         call.jitted = jitted  # type: ignore[attr-defined]

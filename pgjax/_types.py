@@ -50,7 +50,7 @@ class RolloutState:
     start_policy_state: Any  # what policy_state is set to when an episode starts, or None
     running_return: Array  # [B] float32, undiscounted reward of the running episode so far
     episode_return: Array  # [B] float32, return of each environment's latest whole episode; NaN before the first
-    episode_length: Array  # [B] int32, its length in steps; 0 before the first
+    episode_length: Array  # [B] float32, its length in steps; NaN before the first
 
 
 @runtime_checkable

@@ -10,7 +10,8 @@ from pgjax.envs.normalization import (
     update_reward_scale,
     update_statistics,
 )
-from pgjax.envs.wrappers import FlattenObservation, FromDone, OneHotObservation, PooledReset, TimeLimit, Wrapper
+from pgjax.envs.resets import FromDone, PooledReset, TimeLimit
+from pgjax.envs.wrappers import FlattenObservation, OneHotObservation, Wrapper
 
 __all__ = [
     "FlattenObservation",

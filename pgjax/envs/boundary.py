@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments.environment import Environment as GymnaxEnvironment
 
+from pgjax import _checks
 from pgjax._types import Environment
 
 Array = jax.Array
@@ -44,8 +45,8 @@ def batched_reset(key: Array, env: Environment, env_params: Any, num_envs: int) 
     axes = params_axes(env, env_params, num_envs)
     obs, env_state = jax.vmap(env.reset, in_axes=(0, axes))(jax.random.split(key, num_envs), env_params)
     # Python numbers in a state are weakly typed: a scan would see another type after its first step.
-    env_state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), env_state)
-    return as_floating(obs), env_state
+    obs, env_state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), (as_floating(obs), env_state))
+    return obs, env_state
 
 
 class Chance(NamedTuple):
@@ -89,7 +90,7 @@ def draw_chance(key: Array, env: Environment, env_params: Any, *, num_envs: int,
         return Chance(keys, None)
     # gymnax's own step splits its key into one for the step and one for the reset.
     pairs = jax.vmap(jax.vmap(jax.random.split))(keys)
-    return Chance(pairs[..., 0], reset(pairs[..., 1], env_params))
+    return Chance(pairs[:, :, 0], reset(pairs[:, :, 1], env_params))
 
 
 def batched_step(chance: Chance, env: Environment, env_params: Any, env_state: Any, action: Any) -> Outcome:
@@ -107,18 +108,21 @@ def batched_step(chance: Chance, env: Environment, env_params: Any, env_state: A
 
     Raises:
         TypeError: if step does not return six values with info["final_observation"].
+        ValueError: if the reward or a mask is not one number for each environment.
     """
     axes = params_axes(env, env_params, chance.keys.shape[0])
-    if chance.start is None:
-        step, arguments = _step_by_itself, (chance.keys, env_state, action)
-        in_axes: tuple[Any, ...] = (None, 0, 0, 0, axes)
-    else:
-        step, arguments = _step_with_start, (chance.keys, env_state, action, chance.start)
-        in_axes = (None, 0, 0, 0, 0, axes)
-        env_params = env.default_params if env_params is None else env_params
-    obs, new_state, reward, terminated, truncated, last_obs = jax.vmap(step, in_axes=in_axes)(env, *arguments, env_params)
+    step: Any = _step_by_itself
+    arguments: tuple[Any, ...] = (chance.keys, env_state, action)
+    if chance.start is not None:
+        step, arguments = _step_with_start, (*arguments, chance.start)
+        env_params = getattr(env, "default_params", None) if env_params is None else env_params
+    in_axes = (None, *(0 for _ in arguments), axes)
+    results = jax.vmap(step, in_axes=in_axes)(env, *arguments, env_params)
+    obs, new_state, reward, terminated, truncated, last_obs = results
+    for name, x in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
+        _checks.one_each(f"{name} of env.step", x, chance.keys.shape[:1])
     return Outcome(
-        env_state=jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, env_state),
+        env_state=jax.tree.map(as_dtype_of, env_state, new_state),
         obs=as_floating(obs),
         next_obs=as_floating(last_obs),
         reward=as_floating(reward),
@@ -169,7 +173,8 @@ def params_axes(env: Environment, env_params: Any, num_envs: int) -> Any:
         ValueError: if a batched leaf has not num_envs rows.
     """
     default = getattr(env, "default_params", None)
-    if default is None or jax.tree.structure(default) != jax.tree.structure(env_params):
+    structures: list[Any] = [jax.tree.structure(default), jax.tree.structure(env_params)]
+    if default is None or structures[0] != structures[1]:
         return None
 
     def axis(path: Any, leaf: Any, default_leaf: Any) -> int | None:
@@ -177,8 +182,8 @@ def params_axes(env: Environment, env_params: Any, num_envs: int) -> Any:
             return None
         if jnp.ndim(leaf) != jnp.ndim(default_leaf) + 1 or jnp.shape(leaf)[0] != num_envs:
             raise ValueError(
-                f"env_params{jax.tree_util.keystr(path)} must have shape {list(jnp.shape(default_leaf))} or one row for "
-                f"each of the {num_envs} environments, got {list(jnp.shape(leaf))}."
+                f"env_params{jax.tree_util.keystr(path)} must have shape {list(jnp.shape(default_leaf))} or one row "
+                f"for each of the {num_envs} environments, got {list(jnp.shape(leaf))}."
             )
         return 0
 
@@ -198,3 +203,19 @@ def as_floating(x: Any) -> Any:
         TypeError: never by itself.
     """
     return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.float32), x)
+
+
+def as_dtype_of(old: Array, new: Array) -> Array:
+    """Cast an array to the dtype of another, so that what a loop carries never changes its type.
+
+    Args:
+        old: an array of the dtype wanted; random keys too.
+        new: the array.
+
+    Returns:
+        new in the dtype of old.
+
+    Raises:
+        TypeError: never by itself.
+    """
+    return new if new.dtype == old.dtype else new.astype(old.dtype)

@@ -1,5 +1,6 @@
 """Running statistics of observations and returns, as pure state: nothing changes unless it is updated."""
 
+import math
 from typing import Any
 
 import jax
@@ -58,34 +59,41 @@ def update_statistics(statistics: RunningStatistics, obs: Any) -> RunningStatist
         batch are computed from the same ones.
 
     Raises:
-        ValueError: if the trailing axes of obs are not those of the statistics, or if obs is empty.
+        ValueError: if obs has another tree structure or other trailing axes than the statistics, if its leaves
+            have different batch axes, or if it is empty.
     """
-    means, structure = jax.tree.flatten(statistics.mean)
-    leaves = structure.flatten_up_to(obs)
-    new_mean, new_var, total = [], [], statistics.count
-    for mean, var, leaf in zip(means, structure.flatten_up_to(statistics.var), leaves, strict=True):
-        leading = leaf.ndim - mean.ndim
-        if leading < 0 or leaf.shape[leading:] != mean.shape or leaf.size == 0:
-            raise ValueError(
-                f"obs must end with the axes of the statistics, {list(mean.shape)}, and not be empty, got {list(leaf.shape)}."
-            )
-        axes = tuple(range(leading))
-        size = leaf.size // max(mean.size, 1)
-        leaf = leaf.astype(jnp.float32)
-        batch_mean, batch_var = leaf.mean(axes), leaf.var(axes)
-        total = statistics.count + size
-        share = size / total
+    _checks.same_structure("obs", obs, statistics.mean, of="the statistics")
+    structure: Any = jax.tree.structure(statistics.mean)
+    new_mean, new_var, batches = [], [], set()
+    for mean, var, leaf in zip(*map(jax.tree.leaves, (statistics.mean, statistics.var, obs)), strict=True):
+        leaf = _checks.as_array("obs", leaf)
+        _checks.trailing_shape("obs", leaf, mean.shape, of="the statistics")
+        _checks.not_empty("obs", leaf)
+        batches.add(leaf.shape[: leaf.ndim - mean.ndim])
+        share = leaf.size / mean.size / (statistics.count + leaf.size / mean.size)
+        batch_mean, batch_var = _moments(leaf.astype(jnp.float32), leaf.ndim - mean.ndim)
         delta = batch_mean - mean
         new_mean.append(mean + delta * share)
         new_var.append(var * (1 - share) + batch_var * share + delta**2 * share * (1 - share))
+    if len(batches) > 1:
+        raise ValueError(f"the leaves of obs must have the same batch axes, got {sorted(map(list, batches))}.")
+    total = statistics.count + math.prod(batches.pop())
     return RunningStatistics(total, structure.unflatten(new_mean), structure.unflatten(new_var))
+
+
+def _moments(x: Array, num_axes: int) -> tuple[Array, Array]:
+    """Mean and variance over the leading axes, taken about one of the rows: a large offset costs no digits."""
+    axes = tuple(range(num_axes))
+    origin = x[(slice(0, 1),) * num_axes]
+    shifted = x - origin
+    return origin.reshape(x.shape[num_axes:]) + shifted.mean(axes), shifted.var(axes)
 
 
 @compiled()
 def normalize(statistics: RunningStatistics, obs: Any, *, clip: Array | float = 10.0) -> Any:
     """Standardise observations by running statistics, which it treats as constants.
 
-        (obs - mean) / sqrt(var + 1e-8), clipped to ±clip
+        (obs - mean) / sqrt(var + 1e-8), clipped to ±clip; near 0 where an observation never varies
 
     Shapes: obs [..., features]; result alike.
 
@@ -98,12 +106,16 @@ def normalize(statistics: RunningStatistics, obs: Any, *, clip: Array | float = 
         The standardised observations, float32. Before the first update they come back as they are, clipped.
 
     Raises:
-        ValueError: if obs has another tree structure than the statistics.
+        ValueError: if obs has another tree structure or other trailing axes than the statistics.
     """
+    _checks.same_structure("obs", obs, statistics.mean, of="the statistics")
     statistics = jax.lax.stop_gradient(statistics)
 
-    def standardize(mean: Array, var: Array, x: Array) -> Array:
-        return jnp.clip((x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + 1e-8), -clip, clip)
+    def standardize(mean: Array, var: Array, x: Any) -> Array:
+        x = jnp.asarray(x, jnp.float32)
+        _checks.trailing_shape("obs", x, mean.shape, of="the statistics")
+        mean, var = jnp.broadcast_to(mean, x.shape), jnp.broadcast_to(var, x.shape)
+        return jnp.clip((x - mean) * jax.lax.rsqrt(var + 1e-8), -clip, clip)
 
     return jax.tree.map(standardize, statistics.mean, statistics.var, obs)
 
@@ -155,10 +167,13 @@ def update_reward_scale(scale: RewardScale, reward: Array, *, done: Array, disco
 
     Raises:
         TypeError: if done is not boolean or reward is not floating.
-        ValueError: if shapes differ.
+        ValueError: if shapes differ, if the state was made for another number of environments, or if discount
+            is no scalar or a number outside [0, 1].
     """
     reward = _checks.floating("reward", reward, ndim_at_least=2)
+    _checks.trailing_shape("reward", reward, scale.running_return.shape, of="the state's running_return")
     done = _checks.boolean("done", done, like=reward)
+    discount = _checks.broadcastable("discount", discount, ()).astype(jnp.float32)
 
     def step(running: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         reward_t, done_t = row
@@ -173,7 +188,7 @@ def update_reward_scale(scale: RewardScale, reward: Array, *, done: Array, disco
 def scale_reward(scale: RewardScale, reward: Array, *, clip: Array | float = 10.0) -> Array:
     """Divide rewards by the running scale; the mean is left alone, since subtracting it would change the task.
 
-        r / sqrt(var + 1e-8), clipped to ±clip
+        r / sqrt(var + 1e-8), clipped to ±clip; ±clip or 0 where the discounted return never varied
 
     Shapes: reward [...]; result alike.
 

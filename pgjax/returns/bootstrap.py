@@ -36,8 +36,8 @@ def bootstrap_values(
 
     Raises:
         TypeError: if value is not callable or does not return a floating array.
-        ValueError: if value does not return one number for each observation, or if next_obs and
-            last_obs are both missing.
+        ValueError: if value does not return one number for each observation, if the trajectory keeps neither
+            next_obs nor truncation_value, or if next_obs and last_obs are both missing.
 
     Properties:
         One batched pass over [T, B], one over [B], and one over as many small blocks as hold the
@@ -58,23 +58,37 @@ def bootstrap_values(
         Pardo, Tavakoli, Levdik and Kormushev (2018), Time limits in reinforcement learning.
     """
     _checks.function("value", value)
-    values = _checks.floating("the result of value(params, obs)", value(params, trajectory.obs))
-    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the result of value(params, obs)": values})
-    if last_obs is None:
-        if trajectory.next_obs is None:
+    batch = trajectory.reward.shape
+    values = _evaluate(value, params, trajectory.obs, batch, "obs")
+    if trajectory.next_obs is None:
+        if trajectory.truncation_value is None:
+            raise ValueError(
+                "trajectory keeps neither next_obs nor truncation_value: the value of a truncated episode is lost. "
+                "Leave next_obs in it, or pass truncation_value=... to rollout."
+            )
+        if last_obs is None:
             raise ValueError(
                 "last_obs is required because this trajectory keeps no next_obs. Pass last_obs=state.obs, "
                 "the state that rollout returned beside it."
             )
+    elif last_obs is None:
         last_obs = jax.tree.map(lambda x: x[-1], trajectory.next_obs)
-    last_value = value(params, last_obs).astype(values.dtype)
+    last_value = _evaluate(value, params, last_obs, batch[1:], "last_obs").astype(values.dtype)
     next_value = jnp.concatenate([values[1:], last_value[None]])
     needed = trajectory.truncated & ~trajectory.terminated
     if trajectory.truncation_value is not None:
+        _checks.same_shape("trajectory.reward", batch, **{"trajectory.truncation_value": trajectory.truncation_value})
         next_value = jnp.where(needed, trajectory.truncation_value, next_value)
     else:
         next_value = _evaluate_where(needed, params, trajectory.next_obs, next_value, value)
     return values, jax.lax.stop_gradient(jnp.where(trajectory.terminated, 0.0, next_value))
+
+
+def _evaluate(value: Value, params: Params, obs: Any, batch: tuple[int, ...], name: str) -> Array:
+    result = f"result of value(params, {name})"
+    values = _checks.floating(f"the {result}", value(params, obs))
+    _checks.one_each(result, values, batch)
+    return values
 
 
 def _evaluate_where(mask: Array, params: Params, obs: Any, values: Array, value: Value) -> Array:

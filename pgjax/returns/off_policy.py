@@ -47,9 +47,9 @@ def vtrace(
         truncated: [T, ...] bool, the episode was cut by a limit at this step.
         discount: γ, scalar or [T, ...], in [0, 1], per environment step.
         lam: λ, scalar or [T, ...], in [0, 1].
-        clip_rho: ρ̄ of the temporal difference; it sets the fixed point. May be infinite.
-        clip_c: c̄ of the trace; it sets the speed only. May be infinite.
-        clip_pg_rho: ρ̄_pg of the advantage. May be infinite.
+        clip_rho: ρ̄ of the temporal difference, scalar or [T, ...]; it sets the fixed point. May be infinite.
+        clip_c: c̄ of the trace, scalar or [T, ...]; it sets the speed only. May be infinite.
+        clip_pg_rho: ρ̄_pg of the advantage, scalar or [T, ...]. May be infinite.
         method: see `affine_recurrence`.
 
     Returns:
@@ -80,11 +80,12 @@ def vtrace(
     log_ratio = _checks.floating("log_ratio", log_ratio)
     _checks.same_shape("reward", reward.shape, value=value, log_ratio=log_ratio)
     lam = _checks.broadcastable("lam", lam, reward.shape)
+    clip_rho = _checks.broadcastable("clip_rho", clip_rho, reward.shape)
+    clip_c = _checks.broadcastable("clip_c", clip_c, reward.shape)
+    clip_pg_rho = _checks.broadcastable("clip_pg_rho", clip_pg_rho, reward.shape)
     rho = _ratio(log_ratio)
     delta = jnp.minimum(clip_rho, rho) * (reward + discount_t * next_value - value)
-    correction = affine_recurrence(
-        delta, discount_t * (1.0 - cut) * lam * jnp.minimum(clip_c, rho), method=method
-    )
+    correction = affine_recurrence(delta, discount_t * (1.0 - cut) * lam * jnp.minimum(clip_c, rho), method=method)
     target = value + correction
     mixed = lam * _next_row(target) + (1.0 - lam) * next_value
     bootstrap = jnp.where(cut > 0, next_value, mixed)

@@ -173,7 +173,9 @@ def lambda_returns(
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
     carry = _checks.broadcastable("lam", lam, reward.shape) * (1.0 - cut)
     return affine_recurrence(
-        reward + discount_t * (1.0 - carry) * next_value, jnp.broadcast_to(discount_t * carry, reward.shape), method=method
+        reward + discount_t * (1.0 - carry) * next_value,
+        jnp.broadcast_to(discount_t * carry, reward.shape),
+        method=method,
     )
 
 

@@ -13,7 +13,9 @@ Method = Literal["scan", "associative"]
 
 
 @compiled("method", "reverse")
-def affine_recurrence(u: Array, w: Array, *, initial: Array | float = 0.0, reverse: bool = True, method: Method | None = None) -> Array:
+def affine_recurrence(
+    u: Array, w: Array, *, initial: Array | float = 0.0, reverse: bool = True, method: Method | None = None
+) -> Array:
     """Solve the affine recurrence X_t = u_t + w_t X_{t+1} over the leading axis.
 
         X_t = u_t + w_t X_{t+1},  X_T = initial          (reverse=True)
@@ -34,7 +36,8 @@ def affine_recurrence(u: Array, w: Array, *, initial: Array | float = 0.0, rever
 
     Raises:
         TypeError: if u or w is not floating.
-        ValueError: if w has not the shape of u, if they are empty, or if method is unknown.
+        ValueError: if w has not the shape of u, if initial does not broadcast to a row of u, if they are empty,
+            or if method is unknown.
 
     Properties:
         Linear in u and in initial; differentiable in all three. Time O(T), memory O(T).
@@ -53,7 +56,9 @@ def affine_recurrence(u: Array, w: Array, *, initial: Array | float = 0.0, rever
     _checks.same_shape("u", u.shape, w=w)
     if method is None:
         method = "scan" if jax.default_backend() == "cpu" or u.shape[0] < 16 else "associative"
-    start = jnp.broadcast_to(jnp.asarray(initial, u.dtype), u.shape[1:])
+    dtype = jnp.promote_types(u.dtype, w.dtype)
+    u, w = u.astype(dtype), w.astype(dtype)
+    start = _checks.spread("initial", initial, u.shape[1:], of="a row of u").astype(dtype)
     if method == "scan":
         return _affine_scan(u, w, start, reverse)
     if method == "associative":

@@ -1,0 +1,102 @@
+"""Playing whole episodes to see what a policy earns."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import _checks
+from pgjax._compile import compiled
+from pgjax._types import Environment, Params, Policy, RolloutState
+from pgjax.distributions import sample_action
+from pgjax.envs.boundary import batched_step, draw_chance
+from pgjax.rollout.collect import advance, init_rollout
+from pgjax.rollout.policies import apply_policy
+
+Array = jax.Array
+
+
+class Evaluation(NamedTuple):
+    """Whole episodes, one from each environment."""
+
+    episode_return: Array  # [N] float32, undiscounted, reward units; NaN if the episode outlasted max_steps
+    episode_length: Array  # [N] float32, environment steps; NaN likewise
+
+
+@compiled("policy", "env", "num_episodes", "max_steps", "greedy")
+def evaluate(
+    key: Array,
+    params: Params,
+    *,
+    policy: Policy,
+    env: Environment,
+    env_params: Any,
+    num_episodes: int,
+    policy_state: Any = None,
+    max_steps: int | None = None,
+    greedy: bool = False,
+) -> Evaluation:
+    """Play whole episodes, one in each of num_episodes environments, and return what each earned.
+
+    Every environment plays its first episode to the end, so long episodes count as much as short ones.
+
+    Shapes: N = num_episodes; results [N].
+
+    Args:
+        key: a PRNG key, consumed.
+        params: parameters of the policy.
+        policy: feed-forward or recurrent, see `rollout`; static.
+        env: the environment; static.
+        env_params: its parameters, see `init_rollout`.
+        num_episodes: N, at least 1; static.
+        policy_state: for a recurrent policy, its state at the start of an episode, leaves [N, ...].
+        max_steps: give up after so many environment steps; None waits for the last episode. Static.
+        greedy: act by the distribution's mode in place of a sample; static.
+
+    Returns:
+        episode_return [N] float32, undiscounted, and episode_length [N] float32; both NaN where max_steps came first.
+
+    Raises:
+        TypeError: if num_episodes or max_steps is not an int, if the policy returns no distribution, or if greedy
+            is asked of a distribution without a mode.
+        ValueError: if num_episodes < 1 or max_steps < 1.
+
+    Properties:
+        Runs as long as the longest episode. Not differentiable.
+    """
+    _checks.function("policy", policy)
+    num_episodes = _checks.positive_int("num_episodes", num_episodes)
+    if max_steps is not None:
+        _checks.positive_int("max_steps", max_steps)
+    start_key, key = jax.random.split(key)
+    state = init_rollout(start_key, env, env_params, num_envs=num_episodes, policy_state=policy_state)
+
+    def body(carry: tuple[Array, RolloutState]) -> tuple[Array, RolloutState]:
+        count, state = carry
+        act_key, env_key = jax.random.split(jax.random.fold_in(key, count))
+        chance = draw_chance(env_key, env, env_params, num_envs=num_episodes, num_steps=1)
+        distribution, _, policy_state = apply_policy(policy, params, state.obs, state.policy_state)
+        action = _mode(distribution) if greedy else sample_action(distribution, act_key)[0]
+        outcome = batched_step(jax.tree.map(lambda x: x[0], chance), env, env_params, state.env_state, action)
+        after = advance(state, outcome, policy_state)
+        playing = jnp.isnan(state.episode_length)
+        return count + 1, replace(
+            after,
+            episode_return=jnp.where(playing, after.episode_return, state.episode_return),
+            episode_length=jnp.where(playing, after.episode_length, state.episode_length),
+        )
+
+    def unfinished(carry: tuple[Array, RolloutState]) -> Array:
+        count, state = carry
+        waiting = jnp.isnan(state.episode_length).any()
+        return waiting if max_steps is None else waiting & (count < max_steps)
+
+    _, state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))
+    return Evaluation(state.episode_return, state.episode_length)
+
+
+def _mode(distribution: Any) -> Any:
+    if not callable(getattr(distribution, "mode", None)):
+        raise TypeError(f"greedy=True needs a distribution with a method mode(), got {type(distribution).__name__}.")
+    return distribution.mode()

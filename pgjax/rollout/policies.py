@@ -1,0 +1,100 @@
+"""How policies of either kind are called, and recurrent ones run again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import _checks
+from pgjax._compile import compiled
+from pgjax._types import Params, Policy, Trajectory
+from pgjax.envs.boundary import as_dtype_of
+
+Array = jax.Array
+
+
+def apply_policy(policy: Policy, params: Params, obs: Any, policy_state: Any) -> tuple[Any, Any, Any]:
+    """Call a policy of either kind and sort what it returns.
+
+    Args:
+        policy: feed-forward, or recurrent if policy_state is not None.
+        params: its parameters.
+        obs: [..., features] observations.
+        policy_state: state of a recurrent policy, or None.
+
+    Returns:
+        distribution, extras or None, policy_state or None.
+
+    Raises:
+        TypeError: if the result is not of one of the documented forms.
+    """
+    recurrent = policy_state is not None
+    result = policy(params, obs, policy_state) if recurrent else policy(params, obs)
+    # A distribution may itself be a tuple (a named tuple, say): one that has log_prob is not unpacked.
+    parts = result if isinstance(result, tuple) and not hasattr(result, "log_prob") else (result,)
+    if not 1 + recurrent <= len(parts) <= 2 + recurrent or not hasattr(parts[0], "log_prob"):
+        form = "(distribution, policy_state) or (distribution, extras, policy_state)"
+        raise TypeError(
+            f"policy must return {form if recurrent else 'a distribution or (distribution, extras)'}, "
+            f"where the distribution has log_prob; got {', '.join(type(part).__name__ for part in parts)}."
+        )
+    extras = parts[1] if len(parts) == 2 + recurrent else None
+    return parts[0], extras, parts[-1] if recurrent else None
+
+
+@compiled("policy")
+def unroll_policy(
+    params: Params, trajectory: Trajectory, policy_state: Any, *, policy: Policy, start_policy_state: Any
+) -> tuple[Any, Any]:
+    """Run a recurrent policy again over a window, as the rollout ran it, to differentiate through it.
+
+    Shapes: trajectory leaves [T, B, ...]; policy states [B, ...]; results [T, B, ...].
+
+    Args:
+        params: parameters of the policy.
+        trajectory: the window; its obs and step are used.
+        policy_state: leaves [B, ...], the policy's state before the first step: `RolloutState.policy_state`
+            of the state that was handed to `rollout`.
+        policy: a recurrent policy; static.
+        start_policy_state: leaves [B, ...], what the state is set to where an episode starts.
+
+    Returns:
+        The distribution with leaves [T, B, ...] and the extras [T, B, ...] or None.
+
+    Raises:
+        TypeError: if the policy returns something else than the documented forms.
+
+    Properties:
+        Backpropagation through time over the window; memory O(T).
+    """
+    _checks.function("policy", policy)
+
+    def body(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, tuple[Any, Any]]:
+        obs, step = inputs
+        carry = restarted(step == 0, start_policy_state, carry)
+        distribution, extras, after = apply_policy(policy, params, obs, carry)
+        return jax.tree.map(as_dtype_of, carry, after), (distribution, extras)
+
+    return jax.lax.scan(body, policy_state, (trajectory.obs, trajectory.step))[1]
+
+
+def restarted(starts: Array, start_policy_state: Any, policy_state: Any) -> Any:
+    """Set the state of a recurrent policy back where an episode starts.
+
+    Args:
+        starts: [B] bool.
+        start_policy_state: leaves [B, ...], the state at the start of an episode, or None.
+        policy_state: leaves [B, ...], the state now, or None.
+
+    Returns:
+        Leaves [B, ...], in the dtypes of start_policy_state.
+
+    Raises:
+        ValueError: by JAX, if the two have different structures.
+    """
+
+    def choose(start: Array, now: Array) -> Array:
+        mask = starts.reshape(starts.shape + (1,) * (start.ndim - starts.ndim))
+        return jnp.where(mask, start, as_dtype_of(start, now))
+
+    return jax.tree.map(choose, start_policy_state, policy_state)
