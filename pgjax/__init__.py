@@ -4,7 +4,10 @@ Data flows one way: environments -> rollout -> returns -> baselines -> losses ->
 core of it; `pgjax.exact` knows the true gradient, `pgjax.recipes` holds whole algorithms.
 """
 
-from pgjax import diagnostics, envs
+import importlib
+from types import ModuleType
+
+from pgjax import diagnostics, distributions, envs
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
 from pgjax.baselines import (
     init_moving_mean,
@@ -41,4 +44,67 @@ from pgjax.returns import (
 )
 from pgjax.rollout import evaluate, init_rollout, rollout, unroll_policy
 
-__all__ = sorted(name for name in dir() if not name.startswith("_"))
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "Environment",
+    "MultiCategorical",
+    "Normal",
+    "Policy",
+    "RolloutState",
+    "TanhNormal",
+    "Trajectory",
+    "Value",
+    "accumulate",
+    "actor_critic",
+    "affine_recurrence",
+    "bootstrap_values",
+    "clipped_value_loss",
+    "diagnostics",
+    "discount_weight",
+    "discounted_returns",
+    "distributions",
+    "entropy_loss",
+    "envs",
+    "epochs",
+    "estimator",
+    "evaluate",
+    "exact",
+    "gae",
+    "gpomdp",
+    "init_moving_mean",
+    "init_rollout",
+    "kl_penalty_loss",
+    "lambda_returns",
+    "leave_one_out",
+    "likelihood_ratio",
+    "log_prob_of",
+    "masked_mean",
+    "moving_mean",
+    "n_step_returns",
+    "networks",
+    "permutation",
+    "policy_gradient_loss",
+    "ppo_clip_loss",
+    "recipes",
+    "reinforce",
+    "retrace",
+    "rollout",
+    "standardize",
+    "step_mean_with_self",
+    "unroll_policy",
+    "update_moving_mean",
+    "upgo",
+    "value_baseline",
+    "value_loss",
+    "vtrace",
+]
+
+_ON_DEMAND = ("exact", "networks", "recipes")  # not everybody needs them, and they take a while to import
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"pgjax.{name}")
+    raise AttributeError(f"module 'pgjax' has no attribute {name!r}")

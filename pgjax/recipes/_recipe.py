@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from gymnax.environments import spaces
 from jax.flatten_util import ravel_pytree
 
-from pgjax import _checks
+from pgjax import _checks, networks
 from pgjax._types import Environment, Params, Policy, RolloutState, Value
 from pgjax.envs.boundary import batched_reset
 from pgjax.rollout import init_rollout
@@ -100,7 +101,9 @@ def build(
     def init(key: Array, **overrides: Any) -> TrainState:
         unknown = sorted(set(overrides) - set(hyper))
         if unknown:
-            raise TypeError(f"unknown hyper-parameter {', '.join(unknown)}; this recipe has {', '.join(sorted(hyper))}.")
+            raise TypeError(
+                f"unknown hyper-parameter {', '.join(unknown)}; this recipe has {', '.join(sorted(hyper))}."
+            )
         model_key, env_key, key = jax.random.split(key, 3)
         obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: _one_obs(env, env_params)))
         params = model.init(model_key, obs)
@@ -144,7 +147,9 @@ def optimizer(hyper: dict[str, Any], progress: Array | float) -> optax.GradientT
     )
 
 
-def descend(params: Params, grads: Params, opt_state: Any, transform: optax.GradientTransformation) -> tuple[Params, Any]:
+def descend(
+    params: Params, grads: Params, opt_state: Any, transform: optax.GradientTransformation
+) -> tuple[Params, Any]:
     """Take one step of the optimiser, on all parameters as one vector: a few kernels, not a few for each leaf.
 
     Args:
@@ -195,7 +200,7 @@ def value_of(model: Any) -> Value:
 
 
 def default_model(env: Environment, env_params: Any, model: Any) -> Any:
-    """Return the model given, or separate two-layer trunks that fit the environment's action space.
+    """Return the model given, or one that fits the environment: separate two-layer trunks, or convolutions for planes.
 
     Args:
         env: the environment.
@@ -208,7 +213,19 @@ def default_model(env: Environment, env_params: Any, model: Any) -> Any:
     Raises:
         TypeError: if the action space has no default.
     """
-    return actor_critic_for(env, env_params) if model is None else model
+    if model is not None:
+        return model
+    space = env.action_space(env_params)
+    planes = len(getattr(env.observation_space(env_params), "shape", ())) == 3
+    actor_critic = networks.ConvActorCritic if planes else networks.ActorCritic
+    if isinstance(space, spaces.Discrete):
+        return actor_critic(networks.DiscretePolicy(int(space.n)))
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return actor_critic(networks.GaussianPolicy(int(space.shape[0])))
+    raise TypeError(
+        f"model is required: there is no default for the action space {type(space).__name__}. Pass a Flax module "
+        "with methods policy(obs) and value(obs)."
+    )
 
 
 def _one_obs(env: Environment, env_params: Any) -> Any:

@@ -5,7 +5,17 @@ from typing import Any
 import jax
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, descend, optimizer, policy_of, value_of
+from pgjax.recipes._recipe import (
+    Metrics,
+    Recipe,
+    TrainState,
+    build,
+    default_model,
+    descend,
+    optimizer,
+    policy_of,
+    value_of,
+)
 
 Array = jax.Array
 
@@ -61,6 +71,7 @@ def make_train(
         rollout, trajectory = pg.rollout(
             key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
         )
+        trajectory = trajectory.replace(reward=hyper["reward_scale"] * trajectory.reward)
         grads, info = pg.actor_critic(
             state.params, trajectory, policy=policy, value=value, discount=hyper["discount"], lam=hyper["lam"],
             value_coef=hyper["value_coef"], entropy_coef=hyper["entropy_coef"],
@@ -71,7 +82,7 @@ def make_train(
 
     hyper = {
         "learning_rate": 2.5e-3, "discount": 0.99, "lam": 0.95, "value_coef": 0.5, "entropy_coef": 0.01,
-        "max_grad_norm": 10.0, "anneal": 1.0,
+        "max_grad_norm": 10.0, "anneal": 1.0, "reward_scale": 1.0,
     }  # fmt: skip
     return build(
         step, env, env_params, model=model, num_envs=num_envs, num_steps=num_steps, total_steps=total_steps, hyper=hyper
