@@ -34,6 +34,7 @@ class OwnReset(Wrapper):
         return self.reset(key, params)
 
     def step(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step and start anew where the episode ended: six values."""
         params = given_params(self.env, params)
         step_key, start_key = jax.random.split(key)
         last_obs, last_state, reward, terminated, info = self.step_env(step_key, state, action, params)
@@ -65,10 +66,12 @@ class CountedSteps(OwnReset):
     """
 
     def reset(self, key: Array, params: Any = None) -> tuple[Any, CountedState]:
+        """Start an episode: (obs, state)."""
         obs, state = self.env.reset(key, params)
         return obs, CountedState(state, jnp.int32(0))
 
     def step_env(self, key: Array, state: CountedState, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step without a reset: (obs, state, reward, terminated, info)."""
         obs, env_state, reward, ended, info = self.env.step_env(key, state.env_state, action, params)
         return obs, CountedState(env_state, state.time + 1), reward, ended, info
 
@@ -102,10 +105,12 @@ class FromDone(CountedSteps):
             _checks.positive_int("max_steps", self.max_steps)
 
     def step_env(self, key: Array, state: CountedState, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step without a reset: (obs, state, reward, terminated, info)."""
         obs, state, reward, done, info = super().step_env(key, state, action, params)
         return obs, state, reward, done & ~self.is_truncated(state, params), info
 
     def is_truncated(self, state: CountedState, params: Any = None) -> Array:
+        """Tell whether the episode is cut in this state."""
         limit = self.max_steps or getattr(given_params(self.env, params), "max_steps_in_episode", None)
         return jnp.asarray(False) if limit is None else state.time >= limit
 
@@ -133,6 +138,7 @@ class TimeLimit(CountedSteps):
         _checks.positive_int("max_steps", self.max_steps)
 
     def is_truncated(self, state: CountedState, params: Any = None) -> Array:
+        """Tell whether the episode is cut in this state."""
         truncated = state.time >= self.max_steps
         if hasattr(self.env, "is_truncated"):
             truncated |= self.env.is_truncated(state.env_state, params)
@@ -177,18 +183,22 @@ class PooledReset(OwnReset):
         _checks.positive_int("size", self.size)
 
     def reset(self, key: Array, params: Any = None) -> tuple[Any, PooledState]:
+        """Start an episode: (obs, state)."""
         pool_obs, pool_state = jax.vmap(self.env.reset, in_axes=(0, None))(jax.random.split(key, self.size), params)
         return _pick(pool_obs, 0), PooledState(_pick(pool_state, 0), pool_obs, pool_state)
 
     def restart(self, key: Array, state: PooledState, params: Any) -> tuple[Any, PooledState]:
+        """Begin an episode after the one that ended in `state`."""
         index = jax.random.randint(key, (), 0, self.size) if self.size > 1 else 0
         return _pick(state.pool_obs, index), replace(state, env_state=_pick(state.pool_state, index))
 
     def step_env(self, key: Array, state: PooledState, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step without a reset: (obs, state, reward, terminated, info)."""
         obs, env_state, reward, terminated, info = self.env.step_env(key, state.env_state, action, params)
         return obs, replace(state, env_state=env_state), reward, terminated, info
 
     def is_truncated(self, state: PooledState, params: Any = None) -> Array:
+        """Tell whether the episode is cut in this state."""
         return self.env.is_truncated(state.env_state, params)
 
 

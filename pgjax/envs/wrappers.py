@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from gymnax.environments import spaces
 
 from pgjax import _checks
@@ -35,9 +34,11 @@ class Wrapper:
         return getattr(self.env, name)
 
     def reset(self, key: Array, params: Any = None) -> tuple[Any, Any]:
+        """Start an episode: (obs, state)."""
         return self.env.reset(key, params)
 
     def step(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step and start anew where the episode ended: six values."""
         return self.env.step(key, state, action, params)
 
 
@@ -59,15 +60,18 @@ class EncodedObservation(Wrapper):
         raise NotImplementedError
 
     def reset(self, key: Array, params: Any = None) -> tuple[Any, Any]:
+        """Start an episode: (obs, state)."""
         obs, state = self.env.reset(key, params)
         return self.encode(obs, params), state
 
     def step(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step and start anew where the episode ended: six values."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
         info = {**info, "final_observation": self.encode(info["final_observation"], params)}
         return self.encode(obs, params), state, reward, terminated, truncated, info
 
     def step_env(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step without a reset: (obs, state, reward, terminated, info)."""
         obs, *rest = self.env.step_env(key, state, action, params)
         return self.encode(obs, params), *rest
 
@@ -95,10 +99,12 @@ class OneHotObservation(EncodedObservation):
             _checks.positive_int("num_values", self.num_values)
 
     def encode(self, obs: Array, params: Any) -> Array:
+        """Give the other form of an observation of `env`."""
         _checks.integer("the observation of env", obs)
         return jax.nn.one_hot(obs, self._size(params))
 
     def observation_space(self, params: Any = None) -> spaces.Box:
+        """Say what the encoded observations look like."""
         return spaces.Box(0.0, 1.0, (self._size(params),), jnp.float32)
 
     def _size(self, params: Any) -> int:
@@ -125,9 +131,11 @@ class FlattenObservation(EncodedObservation):
     """
 
     def encode(self, obs: Any, params: Any) -> Array:
+        """Give the other form of an observation of `env`."""
         return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(obs)])
 
     def observation_space(self, params: Any = None) -> spaces.Box:
+        """Say what the encoded observations look like."""
         obs, _ = jax.eval_shape(self.reset, jax.random.key(0), given_params(self.env, params))
         return spaces.Box(-jnp.inf, jnp.inf, obs.shape, jnp.float32)
 
