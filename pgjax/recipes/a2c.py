@@ -25,7 +25,7 @@ def make_train(
     env_params: Any,
     *,
     num_envs: int = 2048,
-    num_steps: int = 16,
+    num_steps: int = 8,
     total_steps: int = 2**21,
     model: Any = None,
 ) -> Recipe:
@@ -71,7 +71,6 @@ def make_train(
         rollout, trajectory = pg.rollout(
             key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
         )
-        trajectory = trajectory.replace(reward=hyper["reward_scale"] * trajectory.reward)
         grads, info = pg.actor_critic(
             state.params, trajectory, policy=policy, value=value, discount=hyper["discount"], lam=hyper["lam"],
             value_coef=hyper["value_coef"], entropy_coef=hyper["entropy_coef"],
@@ -81,8 +80,8 @@ def make_train(
         return params, opt_state, rollout, {"grad_norm": info.grad_norm}
 
     hyper = {
-        "learning_rate": 2.5e-3, "discount": 0.99, "lam": 0.95, "value_coef": 0.5, "entropy_coef": 0.01,
-        "max_grad_norm": 10.0, "anneal": 1.0, "reward_scale": 1.0,
+        "learning_rate": 1e-2, "discount": 0.99, "lam": 0.95, "value_coef": 0.5, "entropy_coef": 0.01,
+        "max_grad_norm": 10.0, "anneal": 1.0,
     }  # fmt: skip
     return build(
         step, env, env_params, model=model, num_envs=num_envs, num_steps=num_steps, total_steps=total_steps, hyper=hyper

@@ -1,0 +1,87 @@
+"""What the scripts here share: where a figure was measured, how it is drawn, how a mean gets its interval."""
+
+import datetime
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+mpl.use("Agg")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # safe for the colour-blind
+
+
+def setting() -> dict[str, str]:
+    """Say on what a figure was measured: device, number of cores, versions, date."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.device_kind} ({jax.default_backend()})",
+        "processor": _processor(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "flax", "optax", "gymnax", "pgjax")},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write figures with the setting they were measured in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"setting": setting(), **content}, indent=1, default=float) + "\n")
+
+
+def axes(columns: int = 1, width: float = 5.2, height: float = 3.6) -> tuple[Any, Any]:
+    """Make a figure in the house style: light grid, no box, one legend."""
+    figure, grid = plt.subplots(1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False)
+    for panel in grid[0]:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25, linewidth=0.6)
+    return figure, grid[0]
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a PNG and close the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def interquartile_mean(x: Any) -> float:
+    """Compute the mean of the middle half, with fractional weights at the quartiles."""
+    x = np.sort(np.asarray(x, np.float64).ravel())
+    edges = np.arange(x.size + 1) / x.size
+    weight = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
+    return float(np.sum(weight * x) / np.sum(weight))
+
+
+def bootstrap(
+    x: Any, statistic: Any = interquartile_mean, *, repeats: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Compute the 95 % percentile bootstrap interval of a statistic of independent numbers."""
+    x = np.asarray(x, np.float64).ravel()
+    picks = np.random.default_rng(seed).integers(0, x.size, (repeats, x.size))
+    low, high = np.percentile([statistic(row) for row in x[picks]], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Format a plain table: first column left, the others right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    align = lambda row: "  ".join(  # noqa: E731
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "\n".join([align(header), "  ".join("-" * width for width in widths), *map(align, rows)])

@@ -1,0 +1,215 @@
+"""Train REINFORCE, REINFORCE with leave-one-out, A2C and PPO on CartPole, and compare curves and gradient noise.
+
+Prints one table and writes learning_curves.png, signal_to_noise.png and results.json.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import COLOURS, axes, bootstrap, interquartile_mean, save, setting, table, write_json
+from tqdm import tqdm
+
+import pgjax as pg
+from pgjax.recipes import a2c, ppo, reinforce
+
+SOLVED = 475.0
+
+
+def algorithms(num_envs: int, scale: float) -> dict[str, tuple[Any, dict[str, float]]]:
+    """Return each algorithm's recipe and hyper-parameters; scale shortens the runs."""
+    env, env_params = gymnax.make("CartPole-v1")
+    steps = lambda millions: int(scale * millions * 2**20)  # noqa: E731
+    common = {"num_envs": num_envs}
+    return {
+        "REINFORCE": (
+            reinforce.make_train(env, env_params, **common, num_steps=128, total_steps=steps(8), baseline=None),
+            {"learning_rate": 1e-2},
+        ),
+        "REINFORCE + leave-one-out": (
+            reinforce.make_train(env, env_params, **common, num_steps=128, total_steps=steps(8)),
+            {"learning_rate": 1e-2},
+        ),
+        "A2C": (
+            a2c.make_train(env, env_params, **common, num_steps=8, total_steps=steps(8)),
+            {"learning_rate": 1e-2},
+        ),
+        "PPO": (
+            ppo.make_train(env, env_params, **common, num_steps=32, total_steps=steps(4)),
+            {"learning_rate": 2.5e-3},
+        ),
+    }
+
+
+def train(name: str, recipe: Any, hyper: dict[str, float], seed: int, chunks: int = 32) -> dict[str, Any]:
+    """Run a recipe in chunks of compiled updates, with a progress bar between them."""
+    per_chunk = -(-recipe.num_updates // chunks)
+    chunks = -(-recipe.num_updates // per_chunk)
+    advance = lambda state: jax.lax.scan(lambda s, _: recipe.update(s), state, length=per_chunk)  # noqa: E731
+    started = time.perf_counter()
+    state = jax.jit(lambda key: recipe.init(key, **hyper))(jax.random.key(seed))
+    compiled = jax.jit(advance, donate_argnums=0).lower(state).compile()
+    compile_seconds = time.perf_counter() - started
+    returns, seconds, checkpoints, busy = [], [], [jax.tree.map(jnp.copy, state.params)], 0.0
+    with tqdm(total=per_chunk * chunks, desc=f"{name:26s}", unit="update", ncols=110, mininterval=0.5) as bar:
+        for chunk in range(chunks):
+            started = time.perf_counter()
+            state, metrics = jax.block_until_ready(compiled(state))
+            busy += time.perf_counter() - started
+            returns += np.asarray(metrics["episode_return"]).tolist()
+            seconds.append(busy)
+            if chunk % 4 == 3:
+                checkpoints.append(jax.tree.map(jnp.copy, state.params))
+            steps = (chunk + 1) * per_chunk * recipe.steps_per_update
+            bar.set_postfix_str(f"return {returns[-1]:5.1f}, {steps / busy / 1e3:4.0f} k steps/s", refresh=False)
+            bar.update(per_chunk)
+    ends = np.arange(1, per_chunk * chunks + 1)
+    return {
+        "params": state.params,
+        "checkpoints": checkpoints,
+        "returns": np.asarray(returns),
+        "steps": ends * recipe.steps_per_update,
+        "seconds": np.interp(ends, np.arange(chunks + 1) * per_chunk, [0.0, *seconds]),
+        "steps_per_second": ends[-1] * recipe.steps_per_update / busy,
+        "compile_seconds": compile_seconds,
+    }
+
+
+def estimators(value: Any) -> dict[str, Callable[..., Any]]:
+    """Return the gradient of each algorithm as per-trajectory contributions, on the policy's parameters alone."""
+    plain: dict[str, Any] = {"discount": 0.99}
+    return {
+        "whole return": lambda policy, params, t: pg.likelihood_ratio.per_trajectory(params, t, policy=policy, **plain)[
+            0
+        ],
+        "REINFORCE": lambda policy, params, t: pg.reinforce.per_trajectory(params, t, policy=policy, **plain)[0],
+        "REINFORCE + leave-one-out": lambda policy, params, t: pg.reinforce.per_trajectory(
+            params, t, policy=policy, baseline=pg.leave_one_out, **plain
+        )[0],
+        "A2C": lambda policy, params, t: pg.actor_critic.per_trajectory(
+            params, t, policy=policy, value=value, lam=0.95, value_coef=0.0, **plain
+        )[0],
+    }
+
+
+def gradient_noise(
+    run: dict[str, Any], recipe: Any, names: list[str], num_envs: int, seed: int
+) -> dict[str, list[float]]:
+    """Measure the signal-to-noise ratio of one trajectory's gradient at each checkpoint of a run.
+
+    Environments start anew and are first stepped for a while, so that they are out of step with one another.
+    """
+    env, env_params = gymnax.make("CartPole-v1")
+    policy, menu = recipe.policy, estimators(recipe.value)
+
+    def measure(params: Any, key: jax.Array) -> dict[str, jax.Array]:
+        start_key, warm_key, key = jax.random.split(key, 3)
+        go = lambda key, state: pg.rollout(  # noqa: E731
+            key, params, state, policy=policy, env=env, env_params=env_params, num_steps=128
+        )
+        state = pg.init_rollout(start_key, env, env_params, num_envs=num_envs)
+        state, _ = go(warm_key, state)
+        _, trajectory = go(key, state)
+        return {name: pg.diagnostics.signal_to_noise(menu[name](policy, params, trajectory)) for name in names}
+
+    measure = jax.jit(measure)
+    rows = [measure(params, jax.random.key(seed + i)) for i, params in enumerate(run["checkpoints"])]
+    return {name: [float(row[name]) for row in rows] for name in names}
+
+
+def evaluate(recipe: Any, params: Any, seed: int, num_episodes: int = 256) -> np.ndarray:
+    """Play whole episodes with the final policy."""
+    env, env_params = gymnax.make("CartPole-v1")
+    result = pg.evaluate(
+        jax.random.key(seed), params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=num_episodes
+    )
+    return np.asarray(result.episode_return)
+
+
+def draw(runs: dict[str, Any], noise: dict[str, list[float]], out: Path) -> None:
+    """Draw the learning curves, and the gradient's signal-to-noise ratio per estimator."""
+    figure, (left, right) = axes(2)
+    for colour, (name, run) in zip(COLOURS, runs.items(), strict=False):
+        left.plot(run["steps"] / 1e6, run["returns"], color=colour, label=name)
+        right.plot(run["seconds"], run["returns"], color=colour)
+    left.set(xlabel="environment steps (millions)", ylabel="episode return", title="CartPole-v1")
+    right.set(xlabel="seconds, compilation apart", title=setting()["device"])
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    save(figure, out / "learning_curves.png")
+
+    figure, (panel,) = axes(width=6.4)
+    progress = np.linspace(0, 100, len(next(iter(noise.values()))))
+    for colour, (name, row) in zip((COLOURS[4], *COLOURS), noise.items(), strict=False):
+        panel.plot(progress, np.maximum(row, 1e-5), "o-", markersize=3.5, color=colour, label=name)
+    panel.set(
+        yscale="log",
+        xlabel="progress of one PPO run (%)",
+        ylabel="signal-to-noise of one trajectory's gradient",
+        title="same policies, same trajectories (128 steps each)",
+    )
+    panel.legend(frameon=False, fontsize=8)
+    save(figure, out / "signal_to_noise.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the figures and results.json")
+    parser.add_argument("--num-envs", type=int, default=2048, help="environments side by side")
+    parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; 0.1 for a quick look")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print("  ".join(f"{name} {value}" for name, value in setting().items()))
+
+    runs, rows, results = {}, [], {}
+    recipes = algorithms(options.num_envs, options.scale)
+    for name, (recipe, hyper) in recipes.items():
+        run = runs[name] = train(name, recipe, hyper, options.seed)
+        own = "A2C" if name == "PPO" else name  # at ratio 1 the gradient of PPO is that of A2C
+        run["noise"] = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
+        final = evaluate(recipe, run["params"], options.seed + 1)
+        low, high = bootstrap(final)
+        solved = np.flatnonzero(run["returns"] >= SOLVED)
+        steps_to = float(run["steps"][solved[0]]) if solved.size else None
+        results[name] = {
+            "final_return": interquartile_mean(final),
+            "interval": [low, high],
+            "steps_to_475": steps_to,
+            "steps_per_second": run["steps_per_second"],
+            "compile_seconds": run["compile_seconds"],
+            "signal_to_noise": float(np.median(run["noise"])),
+            "curve": {
+                "steps": run["steps"].tolist(),
+                "seconds": run["seconds"].tolist(),
+                "return": run["returns"].tolist(),
+            },
+        }
+        rows.append([
+            name,
+            f"{interquartile_mean(final):.1f} [{low:.1f}, {high:.1f}]",
+            f"{steps_to / 1e6:.2f} M" if steps_to else "-",
+            f"{run['steps_per_second'] / 1e3:.0f} k",
+            f"{run['compile_seconds']:.1f}",
+            f"{np.median(run['noise']):.4f}",
+        ])  # fmt: skip
+    noise = gradient_noise(
+        runs["PPO"], recipes["PPO"][0], list(estimators(None)), min(512, options.num_envs), options.seed
+    )
+    draw(runs, noise, options.out)
+    write_json(options.out / "results.json", {"algorithms": results, "signal_to_noise_on_ppo_policies": noise})
+    print()
+    print(table(["", "final return", "steps to 475", "steps/s", "compile s", "gradient SNR"], rows))
+    print(
+        "\nfinal return: interquartile mean of 256 whole episodes of the final policy, 95 % bootstrap interval\n"
+        "gradient SNR: |mean|^2 / tr(cov) of one 128-step trajectory's gradient, median over the run's checkpoints\n"
+        f"figures and results.json in {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()

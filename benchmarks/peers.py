@@ -1,0 +1,201 @@
+"""Train PPO on CartPole with pgjax and with rejax in turn, and time rollouts against a scan written by hand.
+
+Same network, same hyper-parameters, same number of steps, runs alternating A B A B so that a drift of the machine
+meets both; compilation apart. rejax runs in an environment of its own, whose Python is named by --peers-python or
+$PEERS_PYTHON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import bootstrap, setting, table, write_json
+
+import pgjax as pg
+
+CONFIGS = {
+    "4 x 128": {"num_envs": 4, "num_steps": 128, "total_steps": 500_000, "learning_rate": 2.5e-4},
+    "2048 x 32": {"num_envs": 2048, "num_steps": 32, "total_steps": 2**21, "learning_rate": 2.5e-3},
+}
+
+
+class Ours:
+    """PPO of pgjax, compiled once."""
+
+    def __init__(self, config: dict[str, Any]):
+        self.env, self.env_params = gymnax.make("CartPole-v1")
+        shape = {
+            name: config[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "total_steps")
+        }
+        self.recipe = pg.recipes.ppo.make_train(self.env, self.env_params, **shape)
+        hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0}
+        started = time.perf_counter()
+        self.train = jax.jit(lambda key: self.recipe(key, **hyper)).lower(jax.random.key(0)).compile()
+        self.hello = {"compile_seconds": time.perf_counter() - started}
+
+    def run(self, seed: int) -> dict[str, float]:
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(self.train(jax.random.key(seed)))
+        seconds = time.perf_counter() - started
+        result = pg.evaluate(
+            jax.random.key(seed), state.params, policy=self.recipe.policy, env=self.env, env_params=self.env_params,
+            num_episodes=128,
+        )  # fmt: skip
+        return {"seconds": seconds, "return": float(result.episode_return.mean())}
+
+
+class Theirs:
+    """PPO of rejax, in a process of its own that waits for seeds."""
+
+    def __init__(self, config: dict[str, Any], python: str):
+        script = Path(__file__).with_name("peers_rejax.py")
+        self.process = subprocess.Popen(
+            [python, str(script), json.dumps(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.hello = self._answer()
+
+    def run(self, seed: int) -> dict[str, float]:
+        assert self.process.stdin is not None
+        print(seed, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the rejax process ended with status {self.process.wait()}; its message stands above")
+        return json.loads(line)
+
+
+def compare_training(config: dict[str, Any], python: str, repeats: int) -> dict[str, Any]:
+    """Alternate the two libraries over the same seeds; the first pair warms up and is not counted."""
+    theirs = Theirs(config, python)
+    ours = Ours(config)
+    pairs = [(ours.run(seed), theirs.run(seed)) for seed in range(repeats + 1)][1:]
+    theirs.close()
+    steps = config["total_steps"]
+    sides = {}
+    for name, hello, runs in (
+        ("pgjax", ours.hello, [a for a, _ in pairs]),
+        ("rejax", theirs.hello, [b for _, b in pairs]),
+    ):
+        seconds = np.array([run["seconds"] for run in runs])
+        sides[name] = {
+            **hello,
+            "steps_per_second": (steps / seconds).tolist(),
+            "median_steps_per_second": float(np.median(steps / seconds)),
+            "best_steps_per_second": float((steps / seconds).max()),
+            "returns": [run["return"] for run in runs],
+        }
+    ratios = [b["seconds"] / a["seconds"] for a, b in pairs]
+    return {
+        **sides,
+        "ratios": ratios,
+        "median_ratio": float(np.median(ratios)),
+        "interval": bootstrap(ratios, np.median),
+    }
+
+
+def compare_rollout(num_envs: int, num_steps: int, repeats: int) -> dict[str, Any]:
+    """Time pg.rollout against a scan written by hand: same network, same environment, same outputs."""
+    env, env_params = gymnax.make("CartPole-v1")
+    model = pg.networks.ActorCritic(pg.networks.DiscretePolicy(2))
+    params = model.init(jax.random.key(0), jnp.zeros(4))
+    policy = lambda params, obs: model.apply(params, obs, method="policy")  # noqa: E731
+
+    def by_hand(params: Any, carry: Any, key: jax.Array) -> Any:
+        def step(carry: Any, key: jax.Array) -> Any:
+            obs, env_state = carry
+            act_key, env_key = jax.random.split(key)
+            logits = policy(params, obs).logits
+            action = jax.random.categorical(act_key, logits)
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
+            keys = jax.random.split(env_key, num_envs)
+            next_obs, env_state, reward, terminated, truncated, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+                keys, env_state, action, env_params
+            )
+            row = (obs, action, reward, info["final_observation"], terminated, truncated, log_prob)
+            return (next_obs, env_state), row
+
+        return jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+
+    def ours(params: Any, state: Any, key: jax.Array) -> Any:
+        return pg.rollout(key, params, state, policy=policy, env=env, env_params=env_params, num_steps=num_steps)
+
+    start = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(jax.random.key(1), num_envs), env_params)
+    state = pg.init_rollout(jax.random.key(1), env, env_params, num_envs=num_envs)
+    sides = {"pgjax": (ours, state), "by hand": (by_hand, start)}
+    programs = {name: (jax.jit(f).lower(params, s, jax.random.key(0)).compile(), s) for name, (f, s) in sides.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(repeats + 1):
+        for name, (program, start_state) in programs.items():
+            started = time.perf_counter()
+            jax.block_until_ready(program(params, start_state, jax.random.key(repeat)))
+            if repeat:
+                seconds[name].append(time.perf_counter() - started)
+    ratios = np.array(seconds["by hand"]) / np.array(seconds["pgjax"])
+    steps = num_envs * num_steps
+    return {
+        **{name: {"median_steps_per_second": steps / float(np.median(x))} for name, x in seconds.items()},
+        "median_ratio": float(np.median(ratios)),
+        "interval": bootstrap(ratios, np.median),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/peers"), help="folder for results.json")
+    parser.add_argument("--repeats", type=int, default=7, help="counted pairs of training runs")
+    parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"), help="Python that has rejax")
+    options = parser.parse_args()
+    if not options.peers_python:
+        parser.error("no Python with rejax: run `make bench-peers`, or pass --peers-python")
+    print("  ".join(f"{name} {value}" for name, value in setting().items()), file=sys.stderr)
+
+    rows, results = [], {}
+    for name, config in CONFIGS.items():
+        config = {**config, "num_epochs": 4, "num_minibatches": 4}
+        result = results[f"PPO {name}"] = compare_training(config, options.peers_python, options.repeats)
+        for side in ("pgjax", "rejax"):
+            ratio = f"{result['median_ratio']:.2f} [{result['interval'][0]:.2f}, {result['interval'][1]:.2f}]"
+            rows.append([
+                f"PPO {name}, {side}",
+                f"{result[side]['median_steps_per_second'] / 1e3:.0f} k",
+                f"{result[side]['best_steps_per_second'] / 1e3:.0f} k",
+                ratio if side == "pgjax" else "1",
+                f"{result[side]['compile_seconds']:.1f}",
+                f"{np.mean(result[side]['returns']):.0f}",
+            ])  # fmt: skip
+    for num_envs, num_steps in ((4, 128), (2048, 128)):
+        result = results[f"rollout {num_envs} x {num_steps}"] = compare_rollout(
+            num_envs, num_steps, 4 * options.repeats
+        )
+        ratio = f"{result['median_ratio']:.2f} [{result['interval'][0]:.2f}, {result['interval'][1]:.2f}]"
+        for side in ("pgjax", "by hand"):
+            rate = f"{result[side]['median_steps_per_second'] / 1e3:.0f} k"
+            rows.append(
+                [f"rollout {num_envs} x {num_steps}, {side}", rate, "", ratio if side == "pgjax" else "1", "", ""]
+            )
+    write_json(options.out / "results.json", results)
+    print(table(["", "steps/s, median", "best", "ratio [95 %]", "compile s", "return"], rows))
+    print(
+        "\nratio: pair by pair, median and bootstrap interval; return: mean of 128 whole episodes of each final policy"
+    )
+
+
+if __name__ == "__main__":
+    main()
