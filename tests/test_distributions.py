@@ -321,6 +321,15 @@ def test_inverse_cdf_is_exact_at_every_edge(num_actions: int) -> None:
     assert near.mean() < 0.01
 
 
+@pytest.mark.parametrize("num_actions", [64, 1000])
+def test_rounding_at_the_steps_of_the_cdf_never_chooses_a_forbidden_action(num_actions: int) -> None:
+    mask = jax.random.bernoulli(KEY, 0.3, (num_actions,))
+    d = Categorical(jax.random.normal(KEY, (num_actions,)), mask)
+    steps = np.unique(np.cumsum(np.asarray(d.probs)))
+    noise = jnp.asarray((steps[:, None] + np.arange(-12, 13) * 2.0**-25).ravel(), jnp.float32)
+    assert bool(jnp.all(mask[jax.jit(d.sample_from)(noise)]))
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_samples_carry_the_pathwise_gradient(name: str) -> None:

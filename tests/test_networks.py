@@ -41,7 +41,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...], list[tuple[int
     "value": (ValueNetwork((8,)), (VECTOR,), [()]),
     "q": (QNetwork(3, (8,)), (VECTOR,), [(3,)]),
     "continuous_q": (ContinuousQNetwork((8,)), (VECTOR, (2,)), [()]),
-    **{f"ac_{k}": (ActorCritic(h, (8,)), (VECTOR,), []) for k, (h, _) in HEADS.items()},
+    **{f"ac_{k}": (ActorCritic(h, (8,)), (VECTOR,), []) for k, (h, _) in HEADS.items() if k in ("discrete", "tanh")},
     "conv": (ConvActorCritic(DiscretePolicy(3), (4,), (8,)), (IMAGE,), [(3,), ()]),
     "recurrent": (RecurrentActorCritic(DiscretePolicy(3), 6, (8,)), (VECTOR, (6,)), [(3,), (), (6,)]),
 }
@@ -80,6 +80,14 @@ def test_parameters_and_results_are_float32_even_if_layers_are_bfloat16(name: st
         np.testing.assert_allclose(a, b, atol=0.1)
         differ |= bool(jnp.any(a != b))
     assert differ
+
+
+def test_hidden_layers_multiply_in_bfloat16_and_the_head_in_float32() -> None:
+    model = MLP((8, 8), 3, dtype=jnp.bfloat16)
+    params = model.init(KEY, jnp.ones(VECTOR))
+    program = jax.make_jaxpr(model.apply)(params, jnp.ones(VECTOR))
+    products = [e.invars[0].aval.dtype for e in program.eqns if e.primitive.name == "dot_general"]
+    assert products == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

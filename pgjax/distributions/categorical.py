@@ -68,13 +68,11 @@ class Categorical(Base):
     @property
     def log_probs(self) -> Array:
         """[..., K] float, nats: log π(a) of every action; `MASKED_LOG_PROB` where a cannot happen."""
-        if self.mask is None:
-            return jnp.maximum(jax.nn.log_softmax(self.logits), MASKED_LOG_PROB)
-        # The inner `where` keeps forbidden logits out of the sum, the outer one keeps them out of the gradient.
-        possible = jnp.any(self.mask, axis=-1, keepdims=True)
-        logits = jnp.where(possible, jnp.where(self.mask, self.logits, -jnp.inf), 0.0)
-        log_probs = jnp.maximum(jax.nn.log_softmax(logits), MASKED_LOG_PROB)
-        return jnp.where(self.mask | ~possible, log_probs, MASKED_LOG_PROB)
+        logits = self.logits
+        if self.mask is not None:
+            possible = jnp.any(self.mask, axis=-1, keepdims=True)
+            logits = jnp.where(possible, jnp.where(self.mask, logits, -jnp.inf), 0.0)
+        return jnp.maximum(jax.nn.log_softmax(logits), MASKED_LOG_PROB)  # a constant where −∞, so without gradient
 
     @property
     def probs(self) -> Array:

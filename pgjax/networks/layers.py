@@ -57,4 +57,4 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return nn.Dense(self.out, kernel_init=orthogonal(self.scale))(x.astype(jnp.float32))
+        return nn.Dense(self.out, kernel_init=orthogonal(self.scale), dtype=jnp.float32)(x)
