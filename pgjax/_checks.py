@@ -155,6 +155,25 @@ def same_class(name: str, x: Any, expected: type) -> None:
         )
 
 
+def instance(name: str, x: Any, expected: type, *, remedy: str) -> None:
+    """Raise unless ``x`` is of the expected class.
+
+    Args:
+        name: the argument's name, for the message.
+        x: what the caller passed.
+        expected: the class.
+        remedy: what to do, for the message.
+
+    Returns:
+        None.
+
+    Raises:
+        TypeError: if ``x`` is of another class.
+    """
+    if not isinstance(x, expected):
+        raise TypeError(f"{name} must be a {expected.__name__}, got {type(x).__name__}. {remedy}")
+
+
 def boolean(name: str, x: Any, *, like: Array | None = None) -> Array:
     """Return ``x`` as a boolean array; raise for any other dtype.
 

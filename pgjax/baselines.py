@@ -1,4 +1,6 @@
-"""What is subtracted from a return. A baseline never sees the return that it is subtracted from, unless its name says so.
+"""What is subtracted from a return.
+
+A baseline never sees the return that it is subtracted from, unless its name says so.
 
 A baseline is an array [T, B], or a function `baseline(return_) -> [T, B]` that an estimator calls. State and
 update are apart: use the state from before the batch as the baseline, then update it with the batch.
@@ -196,6 +198,7 @@ def update_moving_mean(state: MovingMean, return_: Array, *, decay: Array | floa
         on reinforcement comparison.
     """
     mean = jax.lax.stop_gradient(_checks.floating("return_", return_)).mean().astype(jnp.float32)
+    decay = jnp.asarray(decay, jnp.float32)
     return MovingMean(decay * state.total + (1 - decay) * mean, decay * state.weight + (1 - decay))
 
 

@@ -29,7 +29,9 @@ def gradient_variance(contributions: Params) -> Array:
         ValueError: if there are fewer than two.
     """
     rows = _rows(contributions)
-    return jnp.sum(jnp.square(rows - rows.mean(0))) / (rows.shape[0] - 1)
+    # Counted from the first, equal gradients have a variance of exactly 0; a mean misses them by a rounding.
+    rows = rows - rows[:1]
+    return jnp.sum(jnp.square(rows - rows.mean(0, keepdims=True))) / (rows.shape[0] - 1)
 
 
 @compiled()
@@ -45,7 +47,7 @@ def signal_to_noise(contributions: Params) -> Array:
 
     Returns:
         scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, when the signal
-        drowns; 0 if every contribution is 0; infinite if all are equal and not 0.
+        drowns; 0 if every contribution is 0; infinite if all are equal and not 0; NaN if one is.
 
     Raises:
         ValueError: if there are fewer than two.
@@ -53,7 +55,7 @@ def signal_to_noise(contributions: Params) -> Array:
     rows = _rows(contributions)
     variance = gradient_variance(contributions)
     signal = jnp.sum(jnp.square(rows.mean(0))) - variance / rows.shape[0]
-    return jnp.where(variance > 0, signal / jnp.where(variance > 0, variance, 1.0), jnp.where(signal > 0, jnp.inf, 0.0))
+    return jnp.where(variance == 0, jnp.where(signal > 0, jnp.inf, 0.0), _divide(signal, variance))
 
 
 @compiled()
@@ -69,15 +71,14 @@ def cosine(first: Params, second: Params) -> Array:
         second: another one of the same structure.
 
     Returns:
-        scalar float in [-1, 1].
+        scalar float in [-1, 1]; it does not depend on the scale of either, however small or large.
 
     Raises:
         ValueError: if their sizes differ.
     """
-    a, b = ravel_pytree(first)[0], ravel_pytree(second)[0]
+    a, b = _wide(ravel_pytree(first)[0]), _wide(ravel_pytree(second)[0])
     _checks.same_shape("first", a.shape, second=b)
-    norm = jnp.linalg.norm(a) * jnp.linalg.norm(b)
-    return jnp.where(norm > 0, jnp.vdot(a, b) / jnp.where(norm > 0, norm, 1.0), 0.0)
+    return jnp.clip(jnp.vdot(_unit(a), _unit(b)), -1.0, 1.0)
 
 
 @compiled()
@@ -97,10 +98,8 @@ def pairwise_cosine(estimates: Params) -> Array:
     Raises:
         ValueError: if there are fewer than two.
     """
-    rows = _rows(estimates)
-    norm = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / jnp.where(norm > 0, norm, 1.0)
-    count = rows.shape[0]
+    unit = _unit(_rows(estimates))
+    count = unit.shape[0]
     return (jnp.sum(jnp.square(unit.sum(0))) - jnp.sum(jnp.square(unit))) / (count * (count - 1))
 
 
@@ -126,8 +125,10 @@ def explained_variance(value: Array, target: Array) -> Array:
     value = _checks.floating("value", value)
     target = _checks.floating("target", target)
     _checks.same_shape("value", value.shape, target=target)
-    variance = target.var()
-    return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.where(variance > 0, variance, 1.0), 0.0)
+    # Counted from the first, equal targets have a variance of exactly 0; a mean misses them by a rounding.
+    start = target.ravel()[0]
+    variance = (target - start).var()
+    return jnp.where(variance == 0, 0.0, 1.0 - _divide((target - value).var(), variance))
 
 
 @compiled()
@@ -139,7 +140,8 @@ def approximate_kl(log_ratio: Array) -> Array:
     Shapes: log_ratio [...]; result scalar.
 
     Args:
-        log_ratio: [...] float, nats, log π_new(a|s) - log π_old(a|s), actions drawn from the old policy.
+        log_ratio: [...] float, nats, log π_new(a|s) - log π_old(a|s), actions drawn from the old policy; above 20
+            it is taken as 20.
 
     Returns:
         scalar float, nats, never negative.
@@ -147,8 +149,11 @@ def approximate_kl(log_ratio: Array) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    log_ratio = jnp.clip(_checks.floating("log_ratio", log_ratio), -20.0, 20.0)
-    return jnp.mean(jnp.expm1(log_ratio) - log_ratio)
+    x = jnp.minimum(_checks.floating("log_ratio", log_ratio), 20.0)
+    # Near ratio 1 the two terms cancel to x²/2 and float32 would lose it, sign and all: the series does not.
+    near = jnp.abs(x) < 0.01
+    series = 0.5 * jnp.square(x) * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
+    return jnp.mean(jnp.where(near, series, jnp.expm1(x) - x))
 
 
 @compiled()
@@ -185,14 +190,16 @@ def effective_sample_size(log_weight: Array) -> Array:
         log_weight: [...] float, logarithms of the weights, up to a common constant.
 
     Returns:
-        scalar float between 1 and the number of samples; safe for any finite log-weights.
+        scalar float between 1 and the number of samples, for any finite log-weights; 0 if every weight is 0.
 
     Raises:
         TypeError: if log_weight is not floating.
         ValueError: if it is empty.
     """
-    log_weight = _checks.floating("log_weight", log_weight).ravel()
-    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight))
+    log_weight = _checks.floating("log_weight", log_weight)
+    largest = jax.lax.stop_gradient(log_weight.max())
+    weight = jnp.exp(log_weight - jnp.where(largest == -jnp.inf, 0.0, largest))
+    return _divide(jnp.square(weight.sum()), jnp.square(weight).sum())
 
 
 def _rows(tree: Params) -> Array:
@@ -205,4 +212,20 @@ def _rows(tree: Params) -> Array:
             "Use an estimator's per_trajectory."
         )
     count = counts.pop()
-    return jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1)
+    return _wide(jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1))
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _divide(x: Array, y: Array) -> Array:
+    """x / y, and x where y is 0."""
+    return x / jnp.where(y == 0, 1.0, y)
+
+
+def _unit(x: Array) -> Array:
+    """Scale the last axis to length 1, in two steps so that no square underflows; zeros stay."""
+    x = _divide(x, jnp.abs(x).max(-1, keepdims=True))
+    squares = jnp.square(x).sum(-1, keepdims=True)
+    return x / jnp.sqrt(jnp.where(squares == 0, 1.0, squares))

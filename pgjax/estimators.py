@@ -43,8 +43,8 @@ class GradientInfo:
     """What an estimator saw on the way."""
 
     loss: Array  # scalar: only its gradient has a meaning
-    grad_norm: Array  # scalar, global Euclidean norm of the gradient
-    num_nonfinite: Array  # int32, entries of the gradient that are NaN or infinite
+    grad_norm: Array  # scalar, Euclidean norm of the whole gradient
+    num_nonfinite: Array  # scalar int32, entries of the gradient that are NaN or infinite
     targets: Any  # the constants of the loss, leaves [T, B, ...]
 
 
@@ -60,41 +60,43 @@ class Estimator:
             )
 
         def mean(params: Params, trajectory: Trajectory, **kwargs: Any) -> tuple[Params, GradientInfo]:
-            _check_trajectory(trajectory)
-            form = surrogate(params, trajectory, **kwargs)
-            targets = jax.lax.stop_gradient(form.targets)
+            form = _form(surrogate, params, trajectory, kwargs)
             batch_size = max(trajectory.reward[0].size, 1)
 
             def total(params: Params) -> Array:
-                loss = _masked(form.loss(params, trajectory, targets, form.state), trajectory, form.mask)
-                return loss.sum() / batch_size
+                return _total(form, params, trajectory) / batch_size
 
             loss, grads = jax.value_and_grad(total)(params)
-            return grads, _info(loss, grads, targets)
+            return grads, _info(loss, grads, form.targets)
 
         def each(params: Params, trajectory: Trajectory, **kwargs: Any) -> tuple[Params, GradientInfo]:
-            _check_trajectory(trajectory)
-            form = surrogate(params, trajectory, **kwargs)
-            targets = jax.lax.stop_gradient(form.targets)
-            batch = trajectory.reward.shape[1:]
+            form = _form(surrogate, params, trajectory, kwargs)
 
             def one(trajectory: Trajectory, targets: Any, mask: Any, state: Any) -> tuple[Array, Params]:
-                def total(params: Params) -> Array:
-                    return _masked(form.loss(params, trajectory, targets, state), trajectory, mask).sum()
+                column = Surrogate(form.loss, targets, mask, state)
+                return jax.value_and_grad(lambda params: _total(column, params, trajectory))(params)
 
-                return jax.value_and_grad(total)(params)
-
-            for _ in batch:
+            for _ in trajectory.reward.shape[1:]:
                 one = jax.vmap(one, in_axes=(1, 1, 1, 0))
-            loss, grads = one(trajectory, targets, form.mask, form.state)
-            return grads, _info(loss, grads, targets)
+            loss, grads = one(trajectory, form.targets, form.mask, form.state)
+            return grads, _info(loss, grads, form.targets)
 
         static = (*static, *(name for name in ("policy", "value") if name in names and name not in static))
+        self._defaults = {n: p.default for n, p in inspect.signature(surrogate).parameters.items()}
         self._mean = compiled(*static, unit_interval=unit)(mean)
         self._each = compiled(*static, unit_interval=unit)(each)
 
     def __call__(self, params: Params, trajectory: Trajectory, **kwargs: Any) -> tuple[Params, GradientInfo]:
-        return self._mean(params, trajectory, **_functions_as_trees(kwargs))
+        return self._mean(params, trajectory, **self._prepare(kwargs))
+
+    def _prepare(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out numbers that equal their default, so that a 0 stays one, and let a baseline be a function."""
+        left_out = {n for n, x in kwargs.items() if type(x) in (int, float) and x == self._defaults.get(n)}
+        kwargs = {name: x for name, x in kwargs.items() if name not in left_out}
+        baseline = kwargs.get("baseline")
+        # Wrapped, a function is a pytree without leaves, and jit takes it as well as an array.
+        wrap = callable(baseline) and not isinstance(baseline, Partial)
+        return {**kwargs, "baseline": Partial(baseline)} if wrap else kwargs
 
     def per_trajectory(self, params: Params, trajectory: Trajectory, **kwargs: Any) -> tuple[Params, GradientInfo]:
         """Return the gradient that each trajectory contributes: leaves [B, ...], whose mean is the estimate.
@@ -107,13 +109,14 @@ class Estimator:
             **kwargs: as for the estimator itself.
 
         Returns:
-            The contributions, a pytree like params with leading batch axes, and the info, whose loss is [B].
+            The contributions, a pytree like params with leading batch axes, and the info, whose loss, grad_norm and
+            num_nonfinite are [B].
 
         Raises:
             TypeError: as the estimator itself.
             ValueError: as the estimator itself.
         """
-        return self._each(params, trajectory, **_functions_as_trees(kwargs))
+        return self._each(params, trajectory, **self._prepare(kwargs))
 
 
 def estimator(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[Callable[..., Surrogate]], Estimator]:
@@ -130,8 +133,10 @@ def estimator(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[Ca
         The decorator.
 
     Raises:
-        TypeError: by the decorator, if the function does not start with (params, trajectory).
+        TypeError: if a name is not a string; by the decorator, if a function does not take (params, trajectory) first.
     """
+    if not all(isinstance(name, str) for name in static):
+        raise TypeError(f"static must be names of arguments, got {static}. Write @estimator() with parentheses.")
     return lambda surrogate: Estimator(surrogate, static, unit_interval)
 
 
@@ -160,10 +165,11 @@ def reinforce(
         policy: policy(params, obs) -> distribution or (distribution, extras); static.
         discount: γ, scalar or [T, B], in [0, 1], per environment step.
         baseline: b, subtracted from the return: a scalar, an array [T, B], or a function of the returns [T, B],
-            such as `leave_one_out`; constant in the gradient. None subtracts nothing.
+            such as `leave_one_out`, compiled once for each function object; constant in the gradient. None
+            subtracts nothing.
         step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
         next_value: [T, B] values to bootstrap from where an episode or the window is cut; None means 0.
-        mask: [T, B] bool, steps that count; None counts all.
+        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
@@ -174,9 +180,10 @@ def reinforce(
         ValueError: if shapes differ, the window is empty, or discount is a number outside [0, 1].
 
     Properties:
-        With whole episodes and w_t = γ^t unbiased for the discounted objective; with γ = 1 unbiased for the undiscounted
-        one; with γ < 1 and w = 1, as in most practice, unbiased for neither. A baseline that does not depend on the own
-        action keeps the mean. One backward pass; `per_trajectory` needs B times the memory of the parameters.
+        With whole episodes and w_t = γ^t unbiased for the discounted objective; with γ = 1 unbiased for the
+        undiscounted one; with γ < 1 and w = 1, as in most practice, unbiased for neither. A baseline that does not
+        depend on the own action keeps the mean. One backward pass; `per_trajectory` needs B times the memory of the
+        parameters.
 
     Example:
         >>> import jax, gymnax, pgjax as pg
@@ -228,9 +235,10 @@ def likelihood_ratio(
         trajectory: the window; each column holds whole episodes. Of an episode that began before the window only
             the rewards inside the window are counted.
         policy: policy(params, obs) -> distribution or (distribution, extras); static.
-        discount: γ, scalar or [T, B], in [0, 1], per environment step, counted from the start of the episode.
+        discount: γ, scalar or [T, B] and equal within an episode, in [0, 1], per environment step, counted from the
+            start of the episode.
         baseline: b: a scalar, an array [T, B], or a function of the total returns [T, B]. None subtracts nothing.
-        mask: [T, B] bool, steps that count; None counts all.
+        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
@@ -290,9 +298,11 @@ def gpomdp(
         params: parameters of the policy.
         trajectory: the window; each column is one trajectory.
         policy: policy(params, obs) -> distribution or (distribution, extras); static.
-        discount: γ, scalar or [T, B], in [0, 1], per environment step, counted from the start of the episode.
-        baseline: b_l, one for each *reward*: a scalar, an array [T, B], or a function of γ^l r_l [T, B].
-        mask: [T, B] bool, steps that count; None counts all.
+        discount: γ, scalar or [T, B] and equal within an episode, in [0, 1], per environment step, counted from the
+            start of the episode.
+        baseline: b_l, one for each *reward*: a scalar, an array [T, B], or a function of γ^l r_l [T, B], such as
+            `leave_one_out`. It may depend on l and on other trajectories, not on s_l, which earlier actions led to.
+        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
@@ -359,7 +369,7 @@ def actor_critic(
         value_coef: c_v, weight of the critic's loss, per reward unit.
         entropy_coef: c_e, weight of the entropy, reward units per nat; 0 asks for no entropy.
         step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
-        mask: [T, B] bool, steps that count; None counts all.
+        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         last_obs: [B, ...] observation after the window, needed if the trajectory keeps no next_obs.
 
     Returns:
@@ -445,33 +455,48 @@ def _discounted_reward(trajectory: Trajectory, discount: Array | float) -> tuple
 def _baseline(baseline: Any, returns: Array) -> Array | float:
     if baseline is None:
         return 0.0
-    value = baseline(jax.lax.stop_gradient(returns)) if callable(baseline) else baseline
-    return _checks.broadcastable("baseline", value, returns.shape)
+    if not callable(baseline):
+        return _checks.broadcastable("baseline", baseline, returns.shape)
+    # A function always sees [T, B]: a mean over the last axis must never run over time.
+    batch = jax.lax.stop_gradient(returns if returns.ndim > 1 else returns[:, None])
+    value = _checks.broadcastable("the result of baseline(return_)", baseline(batch), batch.shape)
+    return value.reshape(returns.shape) if value.ndim else value
 
 
 def _weighted(advantage: Array, step_weight: Array | None) -> Array:
-    return advantage if step_weight is None else advantage * _checks.broadcastable("step_weight", step_weight, advantage.shape)
+    if step_weight is None:
+        return advantage
+    return advantage * _checks.broadcastable("step_weight", step_weight, advantage.shape)
 
 
-def _masked(loss: Array, trajectory: Trajectory, mask: Array | None) -> Array:
-    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the loss of the estimator": loss})
-    return loss if mask is None else jnp.where(_checks.boolean("mask", mask, like=loss), loss, 0.0)
-
-
-def _check_trajectory(trajectory: Trajectory) -> None:
+def _form(surrogate: Callable[..., Surrogate], params: Params, trajectory: Trajectory, kwargs: Any) -> Surrogate:
+    """What is minimised, its targets made constants."""
+    remedy = "Estimators take (params, trajectory), in this order."
+    _checks.instance("trajectory", trajectory, Trajectory, remedy=remedy)
     reward = _checks.floating("trajectory.reward", trajectory.reward, ndim_at_least=1)
     _checks.boolean("trajectory.terminated", trajectory.terminated, like=reward)
     _checks.boolean("trajectory.truncated", trajectory.truncated, like=reward)
+    form = surrogate(params, trajectory, **kwargs)
+    _checks.instance(f"the result of {surrogate.__name__}", form, Surrogate, remedy="Return Surrogate(loss, targets).")
+    targets = jax.lax.stop_gradient(form.targets)
+    if form.mask is None:
+        return form._replace(targets=targets)
+    mask = _checks.boolean("mask", form.mask, like=reward)
+    # Zero times NaN is NaN: what does not count must be finite before it meets a gradient of 0.
+    finite = lambda x: jnp.where(mask, x, 0) if x.shape == mask.shape else x  # noqa: E731
+    return form._replace(targets=jax.tree.map(finite, targets), mask=mask)
+
+
+def _total(form: Surrogate, params: Params, trajectory: Trajectory) -> Array:
+    loss = form.loss(params, trajectory, form.targets, form.state)
+    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the loss of the estimator": loss})
+    return jnp.sum(loss if form.mask is None else jnp.where(form.mask, loss, 0.0))
 
 
 def _info(loss: Array, grads: Params, targets: Any) -> GradientInfo:
-    leaves = jax.tree.leaves(grads)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in leaves))
-    bad = sum(jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves)
-    return GradientInfo(loss, norm, bad, targets)
-
-
-def _functions_as_trees(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A baseline may be a function or an array; wrapped, a function is a pytree without leaves and jit takes both."""
-    baseline = kwargs.get("baseline")
-    return {**kwargs, "baseline": Partial(baseline)} if callable(baseline) else kwargs
+    """Norm and bad entries of a gradient, or of each one of many: loss says how many leading axes there are."""
+    leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(grads)]
+    axes = [tuple(range(loss.ndim, x.ndim)) for x in leaves]
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(x), axis) for x, axis in zip(leaves, axes, strict=True)))
+    bad = sum(jnp.sum(~jnp.isfinite(x), axis, dtype=jnp.int32) for x, axis in zip(leaves, axes, strict=True))
+    return GradientInfo(loss, norm, jnp.asarray(bad, jnp.int32), targets)

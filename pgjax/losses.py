@@ -1,6 +1,6 @@
 """Per-step surrogate losses. No reduction: [T, ...] in, [T, ...] out. The weights they are given are constants.
 
-A loss is minimised: its gradient is a descent direction. `masked_mean` and `masked_sum` reduce.
+A loss is minimised: its gradient is a descent direction. `masked_mean` reduces.
 """
 
 import jax
@@ -63,7 +63,7 @@ def ppo_clip_loss(
     Args:
         log_ratio: [T, ...] float, nats, log π(a|s) - log π_old(a|s), differentiable; beyond ±20 it is taken as ±20.
         advantage: [T, ...] float, a constant here.
-        clip: ε, how far the ratio may fall below 1, and rise above it unless clip_upper is given.
+        clip: ε, how far the ratio may fall below 1, and rise above it unless clip_upper is given; scalar or [T, ...].
         clip_upper: how far the ratio may rise above 1; None means clip.
 
     Returns:
@@ -86,9 +86,11 @@ def ppo_clip_loss(
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, eq. 7.
     """
     log_ratio, advantage = _pair("log_ratio", log_ratio, "advantage", advantage)
+    clip = _checks.broadcastable("clip", clip, log_ratio.shape)
+    clip_upper = clip if clip_upper is None else _checks.broadcastable("clip_upper", clip_upper, log_ratio.shape)
     advantage = jax.lax.stop_gradient(advantage)
     ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + (clip if clip_upper is None else clip_upper))
+    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip_upper)
     return -jnp.minimum(ratio * advantage, clipped * advantage)
 
 
@@ -127,6 +129,7 @@ def kl_penalty_loss(log_ratio: Array, advantage: Array, *, kl: Array, coefficien
     log_ratio, advantage = _pair("log_ratio", log_ratio, "advantage", advantage)
     kl = _checks.floating("kl", kl)
     _checks.same_shape("log_ratio", log_ratio.shape, kl=kl)
+    coefficient = _checks.broadcastable("coefficient", coefficient, log_ratio.shape)
     ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     return coefficient * kl - ratio * jax.lax.stop_gradient(advantage)
 
@@ -177,7 +180,7 @@ def clipped_value_loss(value: Array, target: Array, *, old_value: Array, clip: A
         value: [T, ...] float, reward units, differentiable.
         target: [T, ...] float, reward units, a constant here.
         old_value: [T, ...] float, reward units, the prediction when the data were collected; a constant here.
-        clip: ε, reward units: unlike the ratio's clip it depends on the scale of the rewards.
+        clip: ε, reward units, scalar or [T, ...]: unlike the ratio's clip it depends on the scale of the rewards.
 
     Returns:
         [T, ...] float, squared reward units.
@@ -200,6 +203,7 @@ def clipped_value_loss(value: Array, target: Array, *, old_value: Array, clip: A
     value, target = _pair("value", value, "target", target)
     old_value = _checks.floating("old_value", old_value)
     _checks.same_shape("value", value.shape, old_value=old_value)
+    clip = _checks.broadcastable("clip", clip, value.shape)
     target, old_value = jax.lax.stop_gradient((target, old_value))
     near = old_value + jnp.clip(value - old_value, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(near - target))
@@ -251,7 +255,7 @@ def masked_mean(x: Array, mask: Array | None = None, *, axis: int | tuple[int, .
         axis: axes to average over; None means all of them; static.
 
     Returns:
-        The mean, of the dtype of x. Entries outside the mask may be NaN or infinite without harm.
+        The mean, at least float32. Entries outside the mask may be NaN or infinite without harm.
 
     Raises:
         TypeError: if x is not floating or mask is not boolean.
@@ -309,12 +313,14 @@ def standardize(x: Array, mask: Array | None = None, *, eps: Array | float = 1e-
         Andrychowicz et al. (2021), What matters in on-policy reinforcement learning? A large-scale empirical study.
     """
     x = _checks.floating("x", x)
-    # A mean of equal numbers may miss them by a rounding; counted from the first entry they are exactly 0.
-    x = x - jax.lax.stop_gradient(x.ravel()[0] if mask is None else masked_mean(x, mask))
+    if mask is not None:
+        mask = _checks.boolean("mask", mask, like=x)
+        x = jnp.where(mask, x, 0.0)
+    # A mean of equal numbers may miss them by a rounding; counted from the first that counts they are exactly 0.
+    x = x - jax.lax.stop_gradient(x.ravel()[0 if mask is None else jnp.argmax(mask)])
     centred = x - masked_mean(x, mask)
     variance = masked_mean(jnp.square(centred), mask)
-    scale = jnp.sqrt(jnp.where(variance > 0, variance, 1.0)) + eps
-    result = jnp.where(variance > 0, centred / scale, 0.0)
+    result = centred / (jnp.sqrt(jnp.where(variance == 0, 1.0, variance)) + eps)
     return result if mask is None else jnp.where(mask, result, 0.0)
 
 

@@ -17,14 +17,14 @@ Array = jax.Array
 def permutation(key: Array, *, size: int, method: Literal["hash", "sort"] = "hash") -> Array:
     """Draw a pseudo-random permutation of 0, ..., size - 1.
 
-        hash: i -> f_k(i), a keyed bijection on the next power of two, walked until it falls below size
+        hash: i -> f_k(i), a keyed bijection on the cells of a table that just holds size
 
     Shapes: result [size].
 
     Args:
         key: a PRNG key, consumed.
         size: number of items, at least 1; static.
-        method: "hash" takes four rounds of multiply, add and xor-shift over the index and no sort; "sort" is
+        method: "hash" takes a few rounds of arithmetic on the index and no sort; "sort" is
             `jax.random.permutation`, uniform over all permutations. Static.
 
     Returns:
@@ -41,23 +41,56 @@ def permutation(key: Array, *, size: int, method: Literal["hash", "sort"] = "has
         return jax.random.permutation(key, size)
     if method != "hash":
         raise ValueError(f'method must be "hash" or "sort", got {method!r}.')
-    bits = max((size - 1).bit_length(), 1)
-    words = jax.random.bits(key, (4, 2), jnp.uint32)
-    mask = jnp.uint32(2**bits - 1)
-    shift = jnp.uint32(max(bits // 2, 1))
-
-    def mix(x: Array) -> Array:
-        for word in words:  # each of the three maps is a bijection on `bits` bits
-            x = (x * (word[0] | 1) + word[1]) & mask
-            x = x ^ (x >> shift)
-        return x
-
-    index = mix(jnp.arange(size, dtype=jnp.uint32))
-    if size != 2**bits:
-        index = jax.lax.while_loop(
-            lambda x: (x >= size).any(), lambda x: jnp.where(x >= size, mix(x), x), index
+    root = math.isqrt(size - 1) + 1
+    rows = min(range(root, root + root // 4 + 1), key=lambda count: -size % count)  # the fewest cells left over
+    table = rows, -(-size // rows)
+    # A round leaves two items in one column with probability near 1/columns: small tables need more rounds.
+    num_rounds = max(3, 24 // max((size - 1).bit_length(), 1))
+    words = jax.random.bits(key, (num_rounds, 2, 3), jnp.uint32)
+    index = _move(jnp.arange(size, dtype=jnp.uint32), words, table)
+    if size < math.prod(table):
+        # What lands in a cell left over moves on until it lands inside; seen from those cells, it is few.
+        beyond = jnp.arange(size, math.prod(table), dtype=jnp.uint32)
+        source = _move_back(beyond, words, table)
+        inside = jax.lax.while_loop(
+            lambda x: (x >= size).any(),
+            lambda x: jnp.where(x >= size, _move(x, words, table), x),
+            jnp.where(source < size, beyond, 0),
         )
+        index = index.at[source].set(inside, mode="drop")
     return index.astype(jnp.int32)
+
+
+def _move(index: Array, words: Array, table: tuple[int, int]) -> Array:
+    """Permute the cells: turn each column by an amount that its number decides, then each row alike, several times."""
+    rows, columns = table
+    row, column = index // columns, index % columns
+    for word in words:
+        row = _add(row, _noise(column, word[0], rows), rows)
+        column = _add(column, _noise(row, word[1], columns), columns)
+    return row * columns + column
+
+
+def _move_back(index: Array, words: Array, table: tuple[int, int]) -> Array:
+    """Undo `_move`."""
+    rows, columns = table
+    row, column = index // columns, index % columns
+    for word in words[::-1]:
+        column = _add(column, columns - _noise(row, word[1], columns), columns)
+        row = _add(row, rows - _noise(column, word[0], rows), rows)
+    return row * columns + column
+
+
+def _noise(x: Array, word: Array, below: int) -> Array:
+    """A keyed hash of a number under 2^16 to one in [0, below)."""
+    x = x * (word[0] | 1) + word[1]
+    x = (x ^ (x >> 15)) * (word[2] | 1)
+    return ((x >> 16) * jnp.uint32(below)) >> 16
+
+
+def _add(x: Array, y: Array, modulus: int) -> Array:
+    total = x + y
+    return jnp.where(total >= modulus, total - modulus, total)
 
 
 @compiled("step", "num_epochs", "num_minibatches", "num_axes", "method")
@@ -94,11 +127,12 @@ def epochs(
 
     Raises:
         TypeError: if a count is not an int.
-        ValueError: if the leading axes differ or num_minibatches does not divide the number of rows.
+        ValueError: if the leading axes differ or are too few, or num_minibatches does not divide the number of rows.
     """
     _checks.function("step", step)
     num_epochs = _checks.positive_int("num_epochs", num_epochs)
     num_minibatches = _checks.positive_int("num_minibatches", num_minibatches)
+    num_axes = _checks.positive_int("num_axes", num_axes)
     size = _common_rows(data, num_axes, num_minibatches, "num_minibatches")
     rows = jax.tree.map(lambda x: x.reshape((size, *x.shape[num_axes:])), data)
 
@@ -112,9 +146,7 @@ def epochs(
 
 
 @compiled("function", "num_microbatches", "axis")
-def accumulate(
-    function: Callable[[Any], Any], data: Any, *, num_microbatches: int, axis: int = 0
-) -> Any:
+def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: int, axis: int = 0) -> Any:
     """Average a function over micro-batches, one after the other, where the whole batch does not fit.
 
         1/M Σ_m f(data_m)
@@ -128,7 +160,8 @@ def accumulate(
         axis: the axis to split; static.
 
     Returns:
-        The mean over micro-batches: for a gradient that averages over axis, that of the whole batch.
+        The mean over micro-batches, gathered in at least float32: for a gradient that averages over axis, that of the
+        whole batch. Floating leaves keep their dtype; the mean of integers is float32.
 
     Raises:
         TypeError: if num_microbatches is not an int.
@@ -140,21 +173,23 @@ def accumulate(
     _common_rows(moved, 1, num_microbatches, "num_microbatches")
     parts = jax.tree.map(lambda x: x.reshape((num_microbatches, -1, *x.shape[1:])), moved)
     restore = lambda part: jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), part)  # noqa: E731
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: function(restore(jax.tree.map(lambda x: x[0], parts))))
-    )
+    one = jax.eval_shape(lambda: function(restore(jax.tree.map(lambda x: x[0], parts))))
+    wide = lambda x: jnp.promote_types(x.dtype, jnp.float32)  # noqa: E731
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(lambda t, x: t + x / num_microbatches, total, function(restore(part))), None
+        return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, function(restore(part))), None
 
-    return jax.lax.scan(add, zeros, parts)[0]
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), one), parts)
+    keep = lambda x: x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else wide(x)  # noqa: E731
+    return jax.tree.map(lambda t, x: (t / num_microbatches).astype(keep(x)), total, one)
 
 
 def _common_rows(data: Any, num_axes: int, parts: int, name: str) -> int:
     shapes = {jnp.shape(leaf)[:num_axes] for leaf in jax.tree.leaves(data)}
-    if len(shapes) != 1:
+    if len(shapes) != 1 or len(min(shapes)) < num_axes:
         raise ValueError(
-            f"data must have {num_axes} leading axes in common in every leaf, got {sorted(map(list, shapes))}."
+            f"data must have {num_axes} leading axes in common in every leaf, got {sorted(map(list, shapes))}. "
+            "Set num_axes to the number of axes that hold rows."
         )
     size = math.prod(shapes.pop())
     if size == 0 or size % parts:
