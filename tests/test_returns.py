@@ -11,7 +11,7 @@ import return_loops as loops
 
 import pgjax as pg
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
 
 

@@ -13,7 +13,7 @@ from test_returns import CASES, call, check, window
 
 import pgjax as pg
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
 T, B = 6, 3
 NAMES = ["discounted_returns", "n_step_returns, n=2", "lambda_returns", "gae", "vtrace", "retrace", "upgo"]
 SAME = {"rtol": 1e-9, "atol": 1e-9}

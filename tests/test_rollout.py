@@ -1,0 +1,314 @@
+"""Rollouts: shapes, episode ends, replay, resets drawn ahead, and what is refused."""
+
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probes
+import pytest
+from probes import categorical, coin, collect, start
+
+import pgjax as pg
+from pgjax.distributions import draw_noise
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+CARTPOLE, CARTPOLE_PARAMS = gymnax.make("CartPole-v1")
+T, B = 30, 4
+
+
+def cartpole(num_steps: int = T, **kwargs: Any) -> tuple[pg.RolloutState, pg.Trajectory]:
+    kwargs = {"policy": categorical, "params": 1.0, "env_params": CARTPOLE_PARAMS, **kwargs}
+    return collect(kwargs.pop("env", CARTPOLE), kwargs.pop("env_params"), num_steps=num_steps, num_envs=B, **kwargs)
+
+
+def equal(actual: Any, desired: Any) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(desired)
+    jax.tree.map(np.testing.assert_array_equal, actual, desired)
+
+
+def equal_states(actual: Any, desired: Any) -> None:
+    """Alike up to the last bit of a sum that another program orders otherwise."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, desired)
+
+
+@pytest.fixture(scope="module")
+def window() -> pg.Trajectory:
+    return jax.tree.map(np.asarray, cartpole()[1])
+
+
+def test_every_leaf_has_the_axes_of_the_contract(window: pg.Trajectory) -> None:
+    for name, shape, dtype in (
+        ("obs", (T, B, 4), "float32"),
+        ("action", (T, B), "int32"),
+        ("reward", (T, B), "float32"),
+        ("next_obs", (T, B, 4), "float32"),
+        ("terminated", (T, B), "bool"),
+        ("truncated", (T, B), "bool"),
+        ("log_prob", (T, B), "float32"),
+        ("step", (T, B), "int32"),
+    ):
+        leaf = getattr(window, name)
+        assert (leaf.shape, leaf.dtype) == (shape, np.dtype(dtype)), name
+    assert window.raw_action is window.extras is window.truncation_value is None
+
+
+def test_next_obs_is_the_next_row_except_where_an_episode_was_cut(window: pg.Trajectory) -> None:
+    same = np.all(window.next_obs[:-1] == window.obs[1:], axis=-1)
+    assert window.done.any()
+    np.testing.assert_array_equal(same, ~window.done[:-1])
+
+
+def test_log_prob_is_that_of_the_action(window: pg.Trajectory) -> None:
+    np.testing.assert_allclose(window.log_prob, categorical(1.0, window.obs).log_prob(window.action), rtol=1e-6)
+
+
+def test_step_counts_inside_each_episode_and_across_rollouts() -> None:
+    state, first = cartpole()
+    _, second = cartpole(state=state, seed=2)
+    step, done = (np.concatenate([getattr(w, name) for w in (first, second)]) for name in ("step", "done"))
+    expected = np.zeros((2 * T, B), int)
+    for t in range(1, 2 * T):
+        expected[t] = np.where(done[t - 1], 0, expected[t - 1] + 1)
+    np.testing.assert_array_equal(step, expected)
+    assert np.any(step[T] > 0)
+
+
+def test_two_rollouts_are_one_of_twice_the_length() -> None:
+    """With the same actions, in an environment that chance has no part in once the start is drawn."""
+    env = pg.envs.PooledReset(CARTPOLE, size=1)
+    actions = jax.random.randint(jax.random.key(5), (2 * T, B), 0, 2)
+    whole_state, whole = cartpole(2 * T, env=env, actions=actions)
+    middle, first = cartpole(env=env, actions=actions[:T])
+    last_state, second = cartpole(env=env, actions=actions[T:], state=middle, seed=9)
+    equal(jax.tree.map(lambda *xs: jnp.concatenate(xs), first, second), whole)
+    equal(last_state, whole_state)
+    assert whole.done.any()
+
+
+def test_given_noise_replays_a_sampled_rollout(window: pg.Trajectory) -> None:
+    act_key, _ = jax.random.split(jax.random.key(1))
+    state = start(CARTPOLE, CARTPOLE_PARAMS, num_envs=B)
+    noise = draw_noise(categorical(1.0, state.obs), jax.random.split(act_key, T))
+    equal(cartpole(noise=noise)[1], window)
+    assert np.any(cartpole(noise=noise[::-1])[1].action != window.action)
+
+
+def test_given_actions_replay_a_sampled_rollout(window: pg.Trajectory) -> None:
+    equal_states(cartpole(actions=window.action)[1], window)
+    other = cartpole(actions=1 - window.action)[1]
+    np.testing.assert_array_equal(other.action, 1 - window.action)
+    np.testing.assert_allclose(other.log_prob, categorical(1.0, other.obs).log_prob(other.action), rtol=1e-6)
+
+
+def test_starts_drawn_ahead_are_those_that_gymnax_draws(window: pg.Trajectory) -> None:
+    """A wrapper hides the class, so that the environment steps and resets by itself."""
+    equal(cartpole(env=pg.envs.Wrapper(CARTPOLE))[1], window)
+    state = start(CARTPOLE, CARTPOLE_PARAMS, num_envs=B)
+    _, env_key = jax.random.split(jax.random.key(1))
+    step = jax.vmap(CARTPOLE.step, in_axes=(0, 0, 0, None))
+    obs, env_state = state.obs, state.env_state
+    for t, keys in enumerate(jax.random.split(env_key, (T, B))):
+        np.testing.assert_array_equal(window.obs[t], obs)
+        obs, env_state, reward, terminated, truncated, info = step(keys, env_state, window.action[t], CARTPOLE_PARAMS)
+        for name, x in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
+            np.testing.assert_array_equal(getattr(window, name)[t], x)
+        np.testing.assert_allclose(window.next_obs[t], info["final_observation"], rtol=1e-6, atol=1e-7)
+    assert window.done.any()
+
+
+@pytest.mark.parametrize("env", [probes.RANDOM_LENGTH, pg.envs.Wrapper(probes.RANDOM_LENGTH)])
+def test_old_keys_draw_what_typed_keys_draw(env: Any) -> None:
+    results = []
+    for make in (jax.random.PRNGKey, jax.random.key):
+        options = {"policy": coin, "env": env, "env_params": None}
+        state = pg.init_rollout(make(0), env, None, num_envs=B)
+        results.append(pg.rollout(make(1), 1.0, state, num_steps=6, **options))
+        results[-1] += (pg.evaluate(make(2), 1.0, num_episodes=B, **options),)
+    equal(*results)
+    assert results[0][1].terminated.any()
+
+
+def test_the_policy_and_the_environment_draw_from_different_keys() -> None:
+    """Two policies that sample different things meet the same starts, and no start repeats an action's key."""
+    windows = [collect(probes.CONSTANT_REWARD, num_steps=64, params=p)[1] for p in (0.0, 1e3)]
+    np.testing.assert_array_equal(windows[0].obs, windows[1].obs)
+    cue, action = windows[0].obs[1:, :, 1].ravel(), windows[0].action[:-1].ravel()
+    assert abs(np.corrcoef(cue, action)[0, 1]) < 0.2
+    assert abs(np.corrcoef(windows[0].obs[:, :, 1].ravel(), windows[0].action.ravel())[0, 1]) < 0.2
+    starts = windows[0].obs[..., 1]
+    assert 0.3 < np.mean(starts > 0) < 0.7
+    assert len(np.unique(starts, axis=1).T) > 1
+
+
+def test_no_fake_return_before_an_episode_ended() -> None:
+    state, _ = collect(probes.TERMINATES, num_steps=3)
+    assert np.isnan(state.episode_return).all()
+    assert np.isnan(state.episode_length).all()
+    state, _ = collect(probes.TERMINATES, num_steps=2, state=state)
+    np.testing.assert_array_equal(state.episode_return, 4.0)
+    np.testing.assert_array_equal(state.episode_length, 4)
+    np.testing.assert_array_equal(state.running_return, 1.0)
+    np.testing.assert_array_equal(state.step, 1)
+
+
+def test_one_step_of_one_environment() -> None:
+    _, window = collect(CARTPOLE, CARTPOLE_PARAMS, num_steps=1, num_envs=1, policy=categorical, params=1.0)
+    assert window.obs.shape == (1, 1, 4)
+    assert window.reward.shape == window.log_prob.shape == (1, 1)
+
+
+def test_parameters_may_differ_from_environment_to_environment() -> None:
+    limits = jnp.array([2, 3, 5, 6])
+    state, window = collect(probes.TRUNCATES, probes.ProbeParams(length=10**6, max_steps_in_episode=limits))
+    np.testing.assert_array_equal(state.episode_length, limits)
+    np.testing.assert_array_equal(window.truncated.sum(0), [3, 2, 1, 1])
+    gravity = CARTPOLE_PARAMS.replace(gravity=jnp.array([1.0, 9.8, 30.0, 99.0]))
+    actions = jnp.zeros((5, B), jnp.int32)
+    _, batched = cartpole(5, env_params=gravity, actions=actions)
+    _, usual = cartpole(5, actions=actions)
+    for b, value in enumerate(gravity.gravity):
+        _, alone = cartpole(5, env_params=CARTPOLE_PARAMS.replace(gravity=value), actions=actions)
+        np.testing.assert_allclose(batched.obs[:, b], alone.obs[:, b], rtol=1e-5, atol=1e-6)
+        assert b == 1 or np.abs(usual.obs[:, b] - alone.obs[:, b]).max() > 1e-3
+
+
+def test_vmap_over_keys_policies_and_parameters_equals_a_loop() -> None:
+    def run(key: Any, params: Any, bonus: Any) -> Any:
+        env, env_params = probes.RANDOM_LENGTH, probes.RANDOM_LENGTH.default_params.replace(bonus=bonus)
+        state = pg.init_rollout(key, env, env_params, num_envs=2)
+        return pg.rollout(key, params, state, policy=coin, env=env, env_params=env_params, num_steps=6)
+
+    inputs = jax.random.split(jax.random.key(3), 3), jnp.array([0.0, 1.0, 9.0]), jnp.array([0.0, 1.0, -1.0])
+    looped = [run(*one) for one in zip(*inputs, strict=True)]
+    equal_states(jax.vmap(run)(*inputs), jax.tree.map(lambda *x: np.stack(x), *looped))
+
+
+def test_traces_once() -> None:
+    calls = []
+
+    def counting(params: Any, obs: Any) -> Any:
+        calls.append(obs.shape)
+        return categorical(params, obs)
+
+    state, _ = cartpole(5, policy=counting)
+    traced = len(calls)
+    assert 0 < traced <= 4
+    for seed in range(2, 5):
+        state, _ = cartpole(5, policy=counting, state=state, seed=seed, params=float(seed))
+    assert len(calls) == traced
+
+
+@pytest.mark.parametrize("num_actions", [3])
+def test_masked_actions_are_never_taken(num_actions: int) -> None:
+    def masked(params: Any, obs: Any) -> Any:
+        mask = jnp.stack([obs[..., 1] > 0, obs[..., 1] < 0, obs[..., 1] > 0], -1)
+        return pg.Categorical(jnp.zeros((*obs.shape[:-1], num_actions)), mask)
+
+    _, window = collect(probes.CONSTANT_REWARD, num_steps=32, policy=masked)
+    up = np.asarray(window.obs[..., 1] > 0)
+    assert np.all(np.asarray(window.action)[~up] == 1)
+    assert set(np.unique(np.asarray(window.action)[up])) == {0, 2}
+    np.testing.assert_allclose(window.log_prob, np.where(up, -np.log(2), 0.0), atol=1e-6)
+
+
+def test_extras_come_along() -> None:
+    policy = lambda params, obs: (coin(params, obs), {"value": obs[..., 0], "seen": obs})  # noqa: E731
+    _, window = collect(probes.TERMINATES, policy=policy)
+    np.testing.assert_array_equal(window.extras["seen"], window.obs)
+    np.testing.assert_array_equal(window.extras["value"], window.obs[..., 0])
+
+
+def test_squashed_actions_keep_their_raw_form() -> None:
+    policy = lambda params, obs: pg.TanhNormal(params * obs[..., :1], 1 + 0 * obs[..., :1], -2.0, 2.0)  # noqa: E731
+    _, window = collect(probes.TERMINATES, policy=policy, params=3.0)
+    distribution = policy(3.0, window.obs)
+    np.testing.assert_allclose(distribution.squash(window.raw_action), window.action, rtol=1e-5)
+    np.testing.assert_allclose(distribution.log_prob_raw(window.raw_action), window.log_prob, rtol=1e-4, atol=1e-5)
+    assert window.log_prob.shape == (6, 4)
+    assert np.abs(window.action).max() > 1.0
+
+
+def test_a_value_kept_on_the_spot_replaces_next_obs() -> None:
+    value = lambda params, obs: 10.0 + obs[..., 0]  # noqa: E731
+    state, full = collect(probes.TRUNCATES)
+    same, light = collect(probes.TRUNCATES, truncation_value=value)
+    assert light.next_obs is None
+    assert full.truncated.any()
+    np.testing.assert_array_equal(light.truncation_value, np.where(full.truncated, 14.0, 0.0))
+    equal(state, same)
+    for a, b in zip(
+        pg.bootstrap_values(0.0, light, value=value, last_obs=same.obs),
+        pg.bootstrap_values(0.0, full, value=value),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"num_steps": 0}, ValueError, "^num_steps must be at least 1"),
+        ({"num_steps": 2.0}, TypeError, "^num_steps must be a Python int"),
+        ({"policy": None}, TypeError, "^policy must be a function"),
+        ({"policy": lambda p, o: o}, TypeError, "^policy must return a distribution or"),
+        ({"policy": lambda p, o: (coin(p, o), 1, 2)}, TypeError, "^policy must return a distribution or"),
+        (
+            {"policy": lambda p, o: pg.Categorical(jnp.zeros(2))},
+            ValueError,
+            "^the log_prob that policy",
+        ),
+        (
+            {"policy": lambda p, o: pg.Normal(o[..., None], o[..., None] + 9)},
+            ValueError,
+            "^the log_prob that policy",
+        ),
+        ({"noise": np.zeros((5, 4, 2)), "actions": np.zeros((6, 4), int)}, ValueError, "^noise and actions are both"),
+        (
+            {"noise": np.zeros((4, 6, 2))},
+            ValueError,
+            r"^noise must have .* = \[6, 4\], got \[4, 6, 2\]",
+        ),
+        ({"actions": np.zeros(6, int)}, ValueError, r"^actions must have the leading axes .* got \[6\]"),
+        ({"truncation_value": lambda p, o: o}, ValueError, "^the result of truncation_value must be one number"),
+        ({"truncation_value": lambda p, o: o[..., 0].astype(int)}, TypeError, "^the result of truncation_value must"),
+    ],
+)
+def test_bad_rollouts_are_named(changes: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        collect(probes.TRUNCATES, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"num_envs": 0}, ValueError, "^num_envs must be at least 1"),
+        ({"num_envs": 2.0}, TypeError, "^num_envs must be a Python int"),
+        ({"env": object()}, TypeError, r"^env must have a method reset\(key, ...\), got object"),
+        ({"env": []}, TypeError, "^env must be hashable"),
+        ({"policy_state": jnp.zeros((3, 2))}, ValueError, "^every leaf of policy_state must have"),
+        ({"policy_state": jnp.float32(0)}, ValueError, "^every leaf of policy_state"),
+        (
+            {"env_params": CARTPOLE_PARAMS.replace(gravity=jnp.ones(3))}, ValueError,
+            r"^env_params.gravity must have shape \[\] or one row for each of the 4 environments, got \[3\]",
+        ),
+        ({"env_params": CARTPOLE_PARAMS.replace(gravity=jnp.ones((4, 1)))}, ValueError, "^env_params.gravity"),
+    ],
+)  # fmt: skip
+def test_bad_starts_are_named(changes: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        start(**{"env": CARTPOLE, "env_params": CARTPOLE_PARAMS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "match"),
+    [
+        (probes.FiveValues(), TypeError, "^env.step must return six values .* Wrap an environment of the older"),
+        (probes.NoFinalObservation(), TypeError, '^env.step must give the observation before the reset as info'),
+        (probes.VectorReward(), ValueError, r"^the reward of env.step must be one number for each environment"),
+    ],
+)  # fmt: skip
+def test_bad_environments_are_told_what_to_do(env: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        collect(env)
