@@ -101,7 +101,7 @@ def _pack(mdp: TabularMDP, probs: Array, paths: Any, ended: Any) -> Trajectory:
         terminated=jnp.asarray(terminated),
         truncated=jnp.zeros(state.shape, bool),
         log_prob=jnp.asarray(log_prob, dtype),
-        step=jnp.broadcast_to(jnp.arange(len(state), dtype=jnp.int32)[:, None], state.shape),
+        step=jnp.asarray(np.broadcast_to(np.arange(len(state))[:, None], state.shape), jnp.int32),
     )
 
 

@@ -34,9 +34,13 @@ _SUM = np.equal(np.add.outer(np.arange(DEGREE + 1), np.arange(DEGREE + 1))[..., 
 
 
 def _times(p: Array, q: Array) -> Array:
-    """The product of two polynomials in (x, ε), whose coefficients are [power of x, power of ε]."""
+    """The product of two polynomials in (x, ε), whose coefficients are [..., power of x, power of ε]."""
     powers = jnp.asarray(_SUM, p.dtype)
-    return jnp.einsum("ab,cd,ace,bdf->ef", p, q, powers, powers)
+    return jnp.einsum("...ab,...cd,ace,bdf->...ef", p, q, powers, powers)
+
+
+def _powers(p: Array, one: Array) -> Array:
+    return jnp.stack([one, p, _times(p, p)])
 
 
 class _Scalar:
@@ -57,8 +61,8 @@ class _Scalar:
         self.reward = -(square + lqr.R[0, 0] * _times(action, action))
         # ∂ log π / ∂k = -ε x / σ, as u + k x = σ ε.
         self.score = zero.at[1, 1].set(-1.0 / scale)
-        self._noise = _normal_moments(0.0, 1.0)
-        self._step = self._step_matrix(drift, lqr.B[0, 0] * scale, jnp.sqrt(lqr.noise_covariance[0, 0]))
+        self.noise = _normal_moments(0.0, 1.0)
+        self.step = self._step_matrix(drift, lqr.B[0, 0] * scale, jnp.sqrt(lqr.noise_covariance[0, 0]))
         self._initial = _normal_moments(lqr.initial_mean[0], jnp.sqrt(lqr.initial_covariance[0, 0]))
 
     def _step_matrix(self, drift: Array, push: Array, noise: Array) -> Array:
@@ -68,15 +72,15 @@ class _Scalar:
         rest = np.maximum(n - i - j, 0)
         factorial = np.vectorize(math.factorial)
         count = np.where(n >= i + j, factorial(n) / (factorial(i) * factorial(j) * factorial(rest)), 0.0)
-        return count * drift**i * push**j * noise**rest * self._noise[rest]
+        return count * drift**i * push**j * noise**rest * self.noise[rest]
 
     def ahead(self, p: Array) -> Array:
         """A polynomial in the next state -> its mean, as one in (x, ε)."""
-        return jnp.einsum("n,nij->ij", p, self._step)
+        return jnp.einsum("n,nij->ij", p, self.step)
 
     def mean(self, p: Array) -> Array:
         """A polynomial in (x, ε) -> its mean over ε, one in x."""
-        return p @ self._noise
+        return p @ self.noise
 
     def start(self, p: Array) -> Array:
         """The mean of a polynomial in x over the first state."""
@@ -103,20 +107,17 @@ def lqr_reinforce_moments(lqr: LQR, gain: Array) -> Moments:
         ValueError: if the system is not scalar or has no horizon, or gain has not shape [1, 1].
     """
     system = _Scalar(lqr, gain)
-    powers = [[_product([system.score] * i + [system.reward] * j, system.one) for j in range(3)] for i in range(3)]
+    # What a step multiplies S'^k R'^m by in S^i R^j: C(i, k) C(j, m) γ^m score^(i - k) reward^(j - m).
+    scores, rewards = (_powers(x, system.one) for x in (system.score, system.reward))
+    choose = jnp.array([[float(math.comb(n, m)) for m in range(3)] for n in range(3)], scores.dtype)
+    rest = np.maximum(np.subtract.outer(np.arange(3), np.arange(3)), 0)
+    by_score = choose[..., None, None] * scores[rest]
+    by_reward = (choose * lqr.discount ** np.arange(3)[None, :])[..., None, None] * rewards[rest]
 
     def step(after: Array, _: None) -> tuple[Array, None]:
-        ahead = jax.vmap(jax.vmap(system.ahead))(after)
-
-        def moment(i: int, j: int) -> Array:
-            terms = [
-                math.comb(i, k) * math.comb(j, m) * lqr.discount**m * _times(powers[i - k][j - m], ahead[k, m])
-                for k in range(i + 1)
-                for m in range(j + 1)
-            ]
-            return system.mean(sum(terms[1:], terms[0]))
-
-        return jnp.stack([jnp.stack([moment(i, j) for j in range(3)]) for i in range(3)]), None
+        ahead = jnp.einsum("kmn,nab->kmab", after, system.step)
+        inner = _times(by_reward[:, None, :], ahead[None])  # [j, k, m]
+        return jnp.einsum("ijab,b->ija", _times(by_score[:, None], inner.sum(2)[None]).sum(2), system.noise), None
 
     end = jnp.zeros((3, 3, DEGREE + 1), system.one.dtype).at[0, 0, 0].set(1.0)
     moments = jax.lax.scan(step, end, length=lqr.horizon)[0]
@@ -227,12 +228,6 @@ def _root(covariance: Array) -> Array:
     """A square root of a covariance, which may be singular."""
     values, vectors = jnp.linalg.eigh(covariance)
     return vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]
-
-
-def _product(factors: list[Array], one: Array) -> Array:
-    for factor in factors:
-        one = _times(one, factor)
-    return one
 
 
 def _moments(mean: Array, second: Array) -> Moments:

@@ -2,30 +2,42 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pgjax import exact
-from pgjax.returns import discounted_returns
 
 from .test_mdp import close, episodic, garnet
 
 
+def softmax(logits):
+    weights = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
 def scores(batch, logits):
-    """Σ over nothing: the score of each step with respect to tabular logits, [H, N, S, A]."""
-    probs = jax.nn.softmax(batch.obs @ logits)
-    error = jax.nn.one_hot(batch.action, logits.shape[1]) - probs
-    return batch.obs[..., None] * error[..., None, :]
+    """The score of each step with respect to tabular logits, [H, N, S, A]; NumPy, so that nothing is compiled."""
+    obs = np.asarray(batch.obs)
+    error = np.eye(logits.shape[1])[np.asarray(batch.action)] - softmax(obs @ np.asarray(logits))
+    return obs[..., None] * error[..., None, :]
+
+
+def returns_to_go(batch, discount):
+    """Σ_{k≥t} γ^(k-t) r_k of one episode; rewards after its end are zero."""
+    returns = np.zeros((len(batch.reward) + 1, batch.reward.shape[1]))
+    for t in reversed(range(len(batch.reward))):
+        returns[t] = batch.reward[t] + discount * returns[t + 1] * (1 - batch.terminated[t])
+    return returns[:-1]
 
 
 def reward_to_go(batch, logits, discount, baseline=None):
-    returns = discounted_returns(
-        batch.reward, terminated=batch.terminated, truncated=batch.truncated, discount=discount
-    )
-    advantage = returns if baseline is None else returns - batch.obs @ baseline
-    return jnp.einsum("hn,hnsa->nsa", discount**batch.step * advantage, scores(batch, logits))
+    """The contribution of each trajectory to the reward-to-go estimator, [N, S, A]."""
+    discount = float(discount)
+    advantage = returns_to_go(batch, discount)
+    if baseline is not None:
+        advantage = advantage - np.asarray(batch.obs) @ np.asarray(baseline)
+    return np.einsum("hn,hnsa->nsa", discount ** np.asarray(batch.step) * advantage, scores(batch, logits))
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 4])
@@ -101,7 +113,7 @@ def test_the_weighted_mean_of_reinforce_is_the_exact_gradient(discount):
         truth = exact.policy_gradient(mdp, logits)
         contributions = reward_to_go(batch, logits, discount)
         close(exact.weighted_moments(contributions, weights)[0], truth, atol=1e-13)
-        total = jnp.sum(discount**batch.step * batch.reward, 0)
+        total = (discount ** np.asarray(batch.step) * np.asarray(batch.reward)).sum(0)
         whole = total[:, None, None] * scores(batch, logits).sum(0)
         close(exact.weighted_moments(whole, weights)[0], truth, atol=1e-13)
 
@@ -111,23 +123,23 @@ def test_mutants_of_reinforce_are_rejected_by_enumeration():
     batch, weights = exact.trajectories(mdp, probs)
     truth = exact.policy_gradient(mdp, logits)
     score = scores(batch, logits)
-    returns = discounted_returns(batch.reward, terminated=batch.terminated, truncated=batch.truncated, discount=0.7)
-    mean = lambda weight: jnp.einsum("n,hn,hnsa->sa", weights, weight, score)  # noqa: E731
-    discounts = 0.7**batch.step
+    returns, action, reward = returns_to_go(batch, 0.7), np.asarray(batch.action), np.asarray(batch.reward)
+    mean = lambda weight: np.einsum("n,hn,hnsa->sa", weights, weight, score)  # noqa: E731
+    discounts = 0.7 ** np.asarray(batch.step)
     close(mean(discounts * returns), truth, atol=1e-13)
     mutants = {
         "wrong sign": mean(-discounts * returns),
         "discount of the state missing": mean(returns),
         "discount twice": mean(discounts**2 * returns),
-        "off by one": mean(discounts * jnp.roll(returns, -1, 0).at[-1].set(0.0)),
-        "baseline that depends on the action": mean(discounts * (returns - 0.5 * batch.action)),
+        "off by one": mean(discounts * np.vstack([returns[1:], 0 * returns[:1]])),
+        "baseline that depends on the action": mean(discounts * (returns - 0.5 * action)),
         "baseline from the same sample": mean(discounts * 0.5 * returns),
-        "immediate reward": mean(discounts * batch.reward),
+        "immediate reward": mean(discounts * reward),
     }
     for name, mutant in mutants.items():
-        assert float(jnp.max(jnp.abs(mutant - truth))) > 1e-3, name
+        assert np.max(np.abs(mutant - truth)) > 1e-3, name
     # A baseline that depends on the state does not move it.
-    close(mean(discounts * (returns - batch.obs @ jnp.array([1.0, -2.0, 0.5]))), truth, atol=1e-13)
+    close(mean(discounts * (returns - np.asarray(batch.obs) @ np.array([1.0, -2.0, 0.5]))), truth, atol=1e-13)
 
 
 def test_joined_episodes_add_up():

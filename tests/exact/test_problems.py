@@ -17,20 +17,10 @@ def test_every_problem_is_a_valid_process_with_equal_gradients(name):
     close(mdp.transition.sum(-1), 1.0, rtol=1e-14)
     want = exact.policy_gradient_autodiff(mdp, logits)
     close(exact.policy_gradient(mdp, logits), want, rtol=1e-8, atol=1e-11)
-    # Tables built in float64 are valid in float32 too.
     with jax.enable_x64(False):
         small = exact.tabular_problems()[name]()
         assert small.reward.dtype == jnp.float32
-        close(
-            exact.objective(small, jax.nn.softmax(exact.sine_logits(small))),
-            exact_objective(want, mdp, logits),
-            rtol=1e-3,
-        )
-
-
-def exact_objective(_, mdp, logits):
-    with jax.enable_x64(True):
-        return float(exact.objective(mdp, jax.nn.softmax(logits)))
+        close(small.transition, np.asarray(mdp.transition), atol=1e-6)
 
 
 def test_chain5():
