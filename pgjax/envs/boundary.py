@@ -206,7 +206,7 @@ def as_floating(x: Any) -> Any:
 
 
 def as_dtype_of(old: Array, new: Array) -> Array:
-    """Cast an array to the dtype of another, so that what a loop carries never changes its type.
+    """Cast an array to the type of another, weak types made strong, so that what a loop carries never changes.
 
     Args:
         old: an array of the dtype wanted; random keys too.
@@ -218,4 +218,4 @@ def as_dtype_of(old: Array, new: Array) -> Array:
     Raises:
         TypeError: never by itself.
     """
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
+    return jnp.asarray(new, old.dtype)
