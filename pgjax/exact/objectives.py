@@ -96,7 +96,7 @@ def dropped_discount_sensitivity(mdp: TabularMDP, probs: Array) -> Array:
     # One of two linear systems: visits until the end, or the distribution that the chain keeps.
     until_end = identity_minus(jnp.where(ended[:, None] | ended[None, :], 0.0, chain))
     matrix = jnp.where(episodic, until_end, identity_minus(chain) + 1.0)
-    start = jnp.where(episodic, jnp.where(ended, 0.0, mdp.initial), 1.0)
+    start = jnp.where(episodic, mdp.initial, 1.0)
     return jnp.linalg.solve(matrix.T, start)[:, None] * advantage(mdp, probs)
 
 

@@ -317,6 +317,17 @@ def test_undiscounted_episodes_have_moments():
     close(moments.covariance, exact.pair_moments(long, exact.gpomdp_pair(long, probs)).covariance, atol=1e-11)
 
 
+def test_what_a_value_says_of_terminal_states_does_not_matter():
+    mdp, logits, probs = episodic(4, 0.9)
+    truth = exact.policy_gradient(mdp, logits).ravel()
+    moments = [
+        exact.pair_moments(mdp, exact.gae_pair(mdp, probs, jnp.array([0.5, -1.0, 2.0, 0.3, end]), lam=1.0))
+        for end in (0.0, 50.0)
+    ]
+    close(moments[1].mean, truth, atol=1e-12)
+    close(moments[1].covariance, moments[0].covariance, rtol=1e-12)
+
+
 def test_networks_have_moments_too():
     mdp, _, _ = garnet(1, 0.8, 3, 3, 2)
     params, policy_probs = network(3, 2)
