@@ -1,0 +1,363 @@
+"""Every estimator against the exact gradient: the mean over all trajectories of a tiny process, in float64."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tabular
+from tabular import PROBLEMS, by_loops, every_trajectory, mean, miss, policy, random_window
+
+import pgjax as pg
+from pgjax import exact
+
+pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
+
+close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+SCORE_FUNCTION = {"likelihood_ratio": pg.likelihood_ratio, "reinforce": pg.reinforce, "gpomdp": pg.gpomdp}
+
+
+def value(params: Any, obs: Any) -> Any:
+    return obs @ params["critic"]
+
+
+def actor(params: Any, obs: Any) -> Any:
+    return policy(params["actor"], obs)
+
+
+def each(name: str, logits: Any, batch: Any, mdp: Any, **kwargs: Any) -> Any:
+    """Contributions of a score-function estimator of the discounted objective."""
+    if name == "reinforce":
+        kwargs = {"step_weight": tabular.weight(batch, mdp), **kwargs}
+    return SCORE_FUNCTION[name].per_trajectory(logits, batch, policy=policy, discount=mdp.discount, **kwargs)[0]
+
+
+def actor_part(logits: Any, critic: Any, batch: Any, mdp: Any, lam: float, policy: Any = actor) -> Any:
+    grads, _ = pg.actor_critic.per_trajectory(
+        {"actor": logits, "critic": critic},
+        batch,
+        policy=policy,
+        value=value,
+        discount=mdp.discount,
+        lam=lam,
+        value_coef=0.0,
+        step_weight=tabular.weight(batch, mdp),
+    )
+    close(grads["critic"], 0.0)
+    return grads["actor"]
+
+
+# --- unbiased ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "horizon"), PROBLEMS)
+@pytest.mark.parametrize("estimator", SCORE_FUNCTION)
+def test_the_mean_over_all_trajectories_is_the_exact_gradient(estimator: str, name: str, horizon: int) -> None:
+    mdp, logits, batch, weights = every_trajectory(name, horizon)
+    truth = tabular.gradient(mdp, logits, horizon)
+    assert jnp.abs(truth).max() > 0.1
+    random = np.random.default_rng(0)
+    of_time = jnp.broadcast_to(jnp.asarray(random.normal(size=(horizon, 1))), batch.reward.shape)
+    of_state_and_time = jnp.einsum("tns,ts->tn", batch.obs, jnp.asarray(random.normal(size=(horizon, len(logits)))))
+    baselines = {
+        "none": None,
+        "constant": jnp.full(batch.reward.shape, 1.7),
+        "time": of_time,
+        "state": of_state_and_time,
+    }
+    if estimator == "gpomdp":  # its baseline stands beside a reward, which follows earlier actions
+        del baselines["state"]
+    for label, baseline in baselines.items():
+        if baseline is not None and name == "two_state" and horizon != 2:
+            continue
+        assert miss(each(estimator, logits, batch, mdp, baseline=baseline), weights, truth) < 1e-12, label
+
+
+def test_a_value_baseline_and_a_frozen_mean_keep_the_exact_gradient() -> None:
+    mdp, logits, batch, weights = every_trajectory("three_state", 3)
+    critic = {"critic": jnp.array([0.5, -1.0, 2.0])}
+    baseline = pg.value_baseline(critic, batch, value=value)
+    state = pg.update_moving_mean(pg.init_moving_mean(), jnp.array([3.0, 5.0]))
+    for b in (baseline, baseline + pg.moving_mean(state)):
+        got = each("reinforce", logits, batch, mdp, baseline=b)
+        assert miss(got, weights, tabular.gradient(mdp, logits, 3)) < 1e-12
+
+
+@pytest.mark.parametrize(("name", "horizon"), PROBLEMS)
+def test_actor_critic_at_lam_1_is_unbiased_for_any_value(name: str, horizon: int) -> None:
+    mdp, logits, batch, weights = every_trajectory(name, horizon)
+    critic = jnp.asarray(np.random.default_rng(1).normal(size=len(logits)))
+    truth = tabular.gradient(mdp, logits, horizon)
+    assert miss(actor_part(logits, critic, batch, mdp, 1.0), weights, truth) < 1e-12
+    if horizon == 3:
+        assert miss(actor_part(logits, critic, batch, mdp, 0.5), weights, truth) > 1e-3
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.95, 1.0])
+@pytest.mark.parametrize(("name", "horizon"), [("two_state", 3), ("three_state", 3)])
+def test_actor_critic_with_the_exact_value_is_unbiased_for_any_lam(name: str, horizon: int, lam: float) -> None:
+    mdp, logits, batch, weights = every_trajectory(name, horizon)
+    states = len(logits)
+    table = tabular.values_over_time(mdp, logits, horizon)
+
+    def clocked(obs: Any, step: Any) -> Any:
+        """The value to come depends on the time that is left, so the observation tells the time."""
+        time = jax.nn.one_hot(step, horizon + 1, dtype=obs.dtype)
+        return jnp.concatenate([obs, (time[..., :, None] * obs[..., None, :]).reshape(*obs.shape[:-1], -1)], -1)
+
+    timed = batch.replace(obs=clocked(batch.obs, batch.step), next_obs=clocked(batch.next_obs, batch.step + 1))
+    critic = jnp.concatenate([jnp.zeros(states), table.ravel()])
+    got = actor_part(logits, critic, timed, mdp, lam, lambda p, obs: policy(p["actor"], obs[..., :states]))
+    assert miss(got, weights, tabular.gradient(mdp, logits, horizon)) < 1e-12
+
+
+def test_without_the_weight_reinforce_follows_the_field_that_drops_the_discount() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    got = each("reinforce", logits, batch, mdp, step_weight=None)
+    field = mean(got, weights)
+    np.testing.assert_allclose(-field, [[0.4112766421, -0.4112766421], [-0.5366794263, 0.5366794263]], atol=1e-10)
+    np.testing.assert_allclose(tabular.trace_of_covariance(got, weights), 4.52398561, atol=1e-8)
+    undiscounted = exact.TabularMDP(mdp.transition, mdp.reward, mdp.initial, 1.0, 3)
+    got = each("reinforce", logits, batch, undiscounted, step_weight=None)
+    assert miss(got, weights, tabular.gradient(undiscounted, logits, 3)) < 1e-12
+
+
+GOLDEN_MEANS = {
+    1: (0.2350037122, 0.0),
+    2: (0.3230247740, -0.2003645235),
+    3: (0.3768485223, -0.4556517372),
+    5: (0.4630769564, -0.9547680459),
+}
+
+
+@pytest.mark.parametrize("horizon", GOLDEN_MEANS)
+def test_the_golden_gradients_of_the_two_state_process(horizon: int) -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", horizon)
+    first, second = GOLDEN_MEANS[horizon]
+    got = mean(each("gpomdp", logits, batch, mdp), weights)
+    np.testing.assert_allclose(got, [[-first, first], [-second, second]], atol=1e-10)
+
+
+# --- variance ---------------------------------------------------------------------------------------------------------
+
+
+def variance(estimator: str, horizon: int, **kwargs: Any) -> float:
+    mdp, logits, batch, weights = every_trajectory("two_state", horizon)
+    return float(tabular.trace_of_covariance(each(estimator, logits, batch, mdp, **kwargs), weights))
+
+
+def test_the_golden_variances_of_the_two_state_process() -> None:
+    for horizon, golden in {1: 0.0669934279, 2: 1.3595033013, 3: 3.99767005, 5: 12.9457397947}.items():
+        np.testing.assert_allclose(variance("gpomdp", horizon), golden, atol=1e-8)
+        np.testing.assert_allclose(variance("reinforce", horizon), golden, atol=1e-8)
+    np.testing.assert_allclose(variance("likelihood_ratio", 3), 7.37893277, atol=1e-8)
+
+
+def test_the_best_constant_baseline_reaches_the_golden_variance_and_no_other_constant_does() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    score = each("likelihood_ratio", logits, batch, mdp, baseline=lambda g: g + 1.0)  # Ψ, since R - b = -1
+    square = jnp.square(score).sum((1, 2))
+    total = jnp.sum(tabular.weight(batch, mdp) * batch.reward, 0)
+    best = (weights @ (square * total)) / (weights @ square)
+    at_best = variance("likelihood_ratio", 3, baseline=best)
+    np.testing.assert_allclose(at_best, 2.19553665, atol=1e-8)
+    assert variance("likelihood_ratio", 3, baseline=best + 0.01) > at_best
+    assert variance("likelihood_ratio", 3, baseline=best - 0.01) > at_best
+
+
+# --- groups of a bandit -----------------------------------------------------------------------------------------------
+
+BANDIT_REWARD, BANDIT_LOGITS = (1.0, 0.2, -0.7), (0.2, -0.5, 0.4)
+
+
+def bandit_groups(size: int, baseline: Any) -> tuple[Any, Any, Any]:
+    """The estimate from each of the 3^N groups of N pulls, their probabilities, and the exact gradient."""
+    logits, reward = jnp.array([BANDIT_LOGITS]), jnp.array(BANDIT_REWARD)
+    probs = jax.nn.softmax(logits[0])
+    indices, weights = exact.groups(probs, size)
+    ends = jnp.ones((1, size), bool)
+
+    def estimate(action: Any) -> Any:
+        batch = pg.Trajectory(
+            obs=jnp.ones((1, size, 1)),
+            action=action[None],
+            reward=reward[action][None],
+            next_obs=jnp.ones((1, size, 1)),
+            terminated=ends,
+            truncated=~ends,
+            log_prob=jnp.zeros((1, size)),
+            step=jnp.zeros((1, size), jnp.int32),
+        )
+        return pg.reinforce(logits, batch, policy=policy, discount=0.9, baseline=baseline)[0]
+
+    truth = jax.grad(lambda logits: jax.nn.softmax(logits[0]) @ reward)(logits)
+    return jax.vmap(estimate)(indices), weights, truth
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_leave_one_out_is_unbiased_with_the_variance_of_the_closed_form(size: int) -> None:
+    estimates, weights, truth = bandit_groups(size, pg.leave_one_out)
+    assert estimates.shape == (3**size, 1, 3)
+    assert miss(estimates, weights, truth) < 1e-14
+    probs, reward = np.asarray(jax.nn.softmax(jnp.array(BANDIT_LOGITS))), np.array(BANDIT_REWARD)
+    centred, score = reward - probs @ reward, np.square(np.eye(3) - probs).sum(1)
+    signal = float(jnp.sum(truth**2))
+    own = probs @ (score * centred**2) - signal
+    price = signal + (probs @ centred**2) * (probs @ score)
+    np.testing.assert_allclose(
+        tabular.trace_of_covariance(estimates, weights), own / size + price / (size * (size - 1)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_mean_with_the_own_return_shrinks_the_gradient_by_exactly_one_part_in_n(size: int) -> None:
+    estimates, weights, truth = bandit_groups(size, pg.step_mean_with_self)
+    assert miss(estimates, weights, truth * (size - 1) / size) < 1e-14
+    assert miss(estimates, weights, truth) > 0.1 / size * float(jnp.abs(truth).max())
+
+
+@pytest.mark.parametrize("estimator", SCORE_FUNCTION)
+def test_leave_one_out_is_unbiased_over_pairs_of_trajectories(estimator: str) -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 2)
+    pairs, pair_weights = exact.groups(weights, 2)
+
+    def estimate(pair: Any) -> Any:
+        both = jax.tree.map(lambda x: x[:, pair], batch)
+        step_weight = {"step_weight": tabular.weight(both, mdp)} if estimator == "reinforce" else {}
+        return SCORE_FUNCTION[estimator](
+            logits, both, policy=policy, discount=mdp.discount, baseline=pg.leave_one_out, **step_weight
+        )[0]
+
+    assert miss(jax.vmap(estimate)(pairs), pair_weights, tabular.gradient(mdp, logits, 2)) < 1e-12
+
+
+# --- identities and a second implementation ---------------------------------------------------------------------------
+
+
+def test_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> None:
+    mdp, logits, batch, _ = every_trajectory("three_state", 3)
+    np.testing.assert_allclose(
+        each("gpomdp", logits, batch, mdp), each("reinforce", logits, batch, mdp), rtol=0, atol=1e-13
+    )
+    window = random_window(0, 4)
+    np.testing.assert_allclose(each("gpomdp", logits, window, mdp), each("reinforce", logits, window, mdp), atol=1e-13)
+
+
+@pytest.mark.parametrize("estimator", SCORE_FUNCTION)
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_windows_that_start_inside_episodes_agree_with_loops(estimator: str, with_mask: bool) -> None:
+    mdp, logits = tabular.problem("three_state")
+    batch = random_window(1, 5)
+    assert int(batch.step[0].max()) > 0
+    assert int(batch.done[:-1].sum()) > 5
+    random = np.random.default_rng(2)
+    baseline, mask = jnp.asarray(random.normal(size=(7, 5))), jnp.asarray(random.random((7, 5)) < 0.6)
+    kwargs = {"mask": mask} if with_mask else {}
+    if estimator == "reinforce":
+        kwargs["step_weight"] = None
+    got = each(estimator, logits, batch, mdp, baseline=baseline, **kwargs)
+    for b in range(5):
+        column = jax.tree.map(lambda x, b=b: x[:, b], batch)
+        counts = mask[:, b] if with_mask else None
+        close(got[b], by_loops(estimator, column, logits, 0.8, lambda t, b=b: float(baseline[t, b]), counts))
+
+
+@pytest.mark.parametrize("estimator", ["likelihood_ratio", "reinforce"])
+def test_any_number_of_batch_axes_gives_the_same_numbers(estimator: str) -> None:
+    mdp, logits = tabular.problem("three_state")
+    batch = random_window(3, 2, 3)
+    got = each(estimator, logits, batch, mdp)
+    assert got.shape == (2, 3, *logits.shape)
+    for s in range(2):
+        close(got[s], each(estimator, logits, jax.tree.map(lambda x, s=s: x[:, s], batch), mdp))
+        for b in range(3):
+            column = jax.tree.map(lambda x, s=s, b=b: x[:, s, b], batch)
+            alone = each(estimator, logits, column, mdp)
+            close(alone, got[s, b])
+
+
+def a2c_arguments(batch: Any) -> dict[str, Any]:
+    mask = jnp.asarray(np.random.default_rng(5).random(batch.reward.shape) < 0.7)
+    return {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8, "entropy_coef": 0.1, "mask": mask}
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+def test_the_estimate_is_the_mean_of_the_contributions(shape: tuple[int, ...]) -> None:
+    batch = random_window(4, *shape)
+    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.1, -0.4, 0.7])}
+    plain = {"policy": actor, "discount": 0.9}
+    cases = [(pg.actor_critic, a2c_arguments(batch))]
+    cases += [(pg.reinforce, {**plain, "baseline": 0.4, "mask": a2c_arguments(batch)["mask"]})]
+    if shape == (4,):
+        cases += [(pg.likelihood_ratio, plain), (pg.gpomdp, {**plain, "baseline": pg.leave_one_out})]
+    for estimator, kwargs in cases:
+        whole, info = estimator(params, batch, **kwargs)
+        parts, part_info = estimator.per_trajectory(params, batch, **kwargs)
+        jax.tree.map(lambda x, y: close(x, y.reshape(-1, *x.shape).mean(0)), whole, parts)
+        close(info.loss, part_info.loss.mean())
+        assert part_info.loss.shape == part_info.grad_norm.shape == part_info.num_nonfinite.shape == shape
+        close(info.grad_norm, jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(whole))))
+        rows = jnp.concatenate([x.reshape(*shape, -1) for x in jax.tree.leaves(parts)], -1)
+        close(part_info.grad_norm, jnp.linalg.norm(rows, axis=-1))
+        jax.tree.map(close, info.targets, part_info.targets)
+
+
+@pytest.mark.parametrize("estimator", [*SCORE_FUNCTION, "actor_critic"])
+def test_two_episodes_in_one_column_add_up(estimator: str) -> None:
+    mdp, logits, first, first_weights = every_trajectory("two_state", 2)
+    _, _, second, second_weights = every_trajectory("two_state", 3)
+    both, weights = exact.join((first, first_weights), (second, second_weights))
+    critic = jnp.array([1.0, -2.0])
+
+    def contributions(batch: Any) -> Any:
+        if estimator == "actor_critic":
+            return actor_part(logits, critic, batch, mdp, 0.7)
+        return each(estimator, logits, batch, mdp)
+
+    a, b = contributions(first), contributions(second)
+    close(contributions(both), (a[:, None] + b[None]).reshape(-1, 2, 2))
+    if estimator != "actor_critic":
+        truth = tabular.gradient(mdp, logits, 2) + tabular.gradient(mdp, logits, 3)
+        assert miss(contributions(both), weights, truth) < 1e-12
+
+
+def test_truncated_windows_with_the_exact_value_give_the_first_steps_of_the_infinite_horizon() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    probs = jax.nn.softmax(logits)
+    cut = batch.replace(terminated=jnp.zeros_like(batch.terminated), truncated=batch.terminated)
+    v, q = exact.value(mdp, probs), exact.action_value(mdp, probs)
+    # Σ_{t<3} γ^t Pr(s_t) Σ_a ∇π(a|s) Q(s, a), with Q of the whole future
+    truth, mass = jnp.zeros_like(logits), mdp.initial
+    for t in range(3):
+        pull = probs * (q - jnp.sum(probs * q, 1, keepdims=True))
+        truth += mdp.discount**t * mass[:, None] * pull
+        mass = jnp.einsum("s,sa,sax->x", mass, probs, mdp.transition)
+    got = each("reinforce", logits, cut, mdp, next_value=cut.next_obs @ v)
+    assert miss(got, weights, truth) < 1e-12
+    assert miss(actor_part(logits, v, cut, mdp, 0.6), weights, truth) < 1e-12
+    assert miss(each("reinforce", logits, batch, mdp, next_value=cut.next_obs @ v), weights, truth) > 0.01
+
+
+def test_the_critic_part_and_the_entropy_part_are_their_own_gradients() -> None:
+    batch = random_window(6, 3)
+    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.3, -0.2, 0.9])}
+    kwargs = {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8}
+    plain, _ = pg.actor_critic(params, batch, **kwargs, value_coef=0.0)
+    full, info = pg.actor_critic(params, batch, **kwargs, value_coef=0.7, entropy_coef=0.05)
+    obs, target = np.asarray(batch.obs), np.asarray(info.targets["value_target"])
+    error = obs @ np.asarray(params["critic"]) - target
+    close(full["critic"], 0.7 * np.einsum("tb,tbs->s", error, obs) / 3)
+    entropy = jax.grad(lambda p: jnp.sum(actor(p, batch.obs).entropy()) / 3)(params)["actor"]
+    close(full["actor"] - plain["actor"], -0.05 * entropy)
+    close(target, info.targets["advantage"] + obs @ np.asarray(params["critic"]))
+
+
+def test_the_gradient_is_a_descent_direction() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    for estimator in SCORE_FUNCTION:
+        step = mean(each(estimator, logits, batch, mdp), weights)
+        assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01
+    step = mean(actor_part(logits, jnp.zeros(2), batch, mdp, 1.0), weights)
+    assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01
