@@ -1,5 +1,6 @@
 """Tiny processes with every trajectory listed, the exact gradient by backward recursion, and estimators as loops."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +36,13 @@ def every_trajectory(name: str, horizon: int) -> tuple[exact.TabularMDP, jax.Arr
     return mdp, logits, *exact.trajectories(mdp, jax.nn.softmax(logits), horizon)
 
 
+@functools.partial(jax.jit, static_argnames="horizon")
 def objective(mdp: exact.TabularMDP, logits: jax.Array, horizon: int) -> jax.Array:
     """J of the first `horizon` steps, by backward recursion."""
     return mdp.initial @ values_over_time(mdp, logits, horizon)[0]
 
 
+@functools.partial(jax.jit, static_argnames="horizon")
 def values_over_time(mdp: exact.TabularMDP, logits: jax.Array, horizon: int) -> jax.Array:
     """V_t(s) with t steps gone, [H + 1, S]; 0 in the last row."""
     probs, value = jax.nn.softmax(logits), jnp.zeros(logits.shape[0])
@@ -50,6 +53,7 @@ def values_over_time(mdp: exact.TabularMDP, logits: jax.Array, horizon: int) -> 
     return jnp.stack(rows[::-1])
 
 
+@functools.partial(jax.jit, static_argnames="horizon")
 def gradient(mdp: exact.TabularMDP, logits: jax.Array, horizon: int) -> jax.Array:
     return jax.grad(lambda logits: objective(mdp, logits, horizon))(logits)
 
@@ -58,17 +62,18 @@ def weight(batch: pg.Trajectory, mdp: exact.TabularMDP) -> jax.Array:
     return pg.discount_weight(batch.step, mdp.discount)
 
 
-def mean(contributions: jax.Array, weights: jax.Array) -> jax.Array:
-    return jnp.tensordot(weights, contributions, 1)
+def mean(contributions: Any, weights: Any) -> np.ndarray:
+    return np.tensordot(np.asarray(weights), np.asarray(contributions), 1)
 
 
-def trace_of_covariance(contributions: jax.Array, weights: jax.Array) -> jax.Array:
-    return weights @ jnp.square(contributions - mean(contributions, weights)[None]).reshape(len(weights), -1).sum(1)
+def trace_of_covariance(contributions: Any, weights: Any) -> float:
+    centred = np.asarray(contributions) - mean(contributions, weights)
+    return float(np.asarray(weights) @ np.square(centred).reshape(len(centred), -1).sum(1))
 
 
-def miss(contributions: jax.Array, weights: jax.Array, truth: jax.Array) -> float:
+def miss(contributions: Any, weights: Any, truth: Any) -> float:
     """How far the exact mean of a descent direction is from minus the exact gradient: the criterion of unbiasedness."""
-    return float(jnp.abs(mean(contributions, weights) + truth).max())
+    return float(np.abs(mean(contributions, weights) + np.asarray(truth)).max())
 
 
 def random_window(seed: int, *batch: int, steps: int = 7, states: int = 3) -> pg.Trajectory:

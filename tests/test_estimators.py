@@ -57,13 +57,13 @@ def actor_part(logits: Any, critic: Any, batch: Any, mdp: Any, lam: float, polic
 def test_the_mean_over_all_trajectories_is_the_exact_gradient(estimator: str, name: str, horizon: int) -> None:
     mdp, logits, batch, weights = every_trajectory(name, horizon)
     truth = tabular.gradient(mdp, logits, horizon)
-    assert jnp.abs(truth).max() > 0.1
+    assert np.abs(truth).max() > 0.1
     random = np.random.default_rng(0)
-    of_time = jnp.broadcast_to(jnp.asarray(random.normal(size=(horizon, 1))), batch.reward.shape)
-    of_state_and_time = jnp.einsum("tns,ts->tn", batch.obs, jnp.asarray(random.normal(size=(horizon, len(logits)))))
+    of_time = np.tile(random.normal(size=(horizon, 1)), (1, len(weights)))
+    of_state_and_time = np.einsum("tns,ts->tn", batch.obs, random.normal(size=(horizon, len(logits))))
     baselines = {
         "none": None,
-        "constant": jnp.full(batch.reward.shape, 1.7),
+        "constant": np.full(batch.reward.shape, 1.7),
         "time": of_time,
         "state": of_state_and_time,
     }
@@ -158,9 +158,9 @@ def test_the_golden_variances_of_the_two_state_process() -> None:
 def test_the_best_constant_baseline_reaches_the_golden_variance_and_no_other_constant_does() -> None:
     mdp, logits, batch, weights = every_trajectory("two_state", 3)
     score = each("likelihood_ratio", logits, batch, mdp, baseline=lambda g: g + 1.0)  # Ψ, since R - b = -1
-    square = jnp.square(score).sum((1, 2))
-    total = jnp.sum(tabular.weight(batch, mdp) * batch.reward, 0)
-    best = (weights @ (square * total)) / (weights @ square)
+    square = np.square(score).sum((1, 2))
+    total = np.sum(np.asarray(tabular.weight(batch, mdp) * batch.reward), 0)
+    best = float(np.asarray(weights) @ (square * total) / (np.asarray(weights) @ square))
     at_best = variance("likelihood_ratio", 3, baseline=best)
     np.testing.assert_allclose(at_best, 2.19553665, atol=1e-8)
     assert variance("likelihood_ratio", 3, baseline=best + 0.01) > at_best
@@ -246,36 +246,31 @@ def test_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> None:
 
 
 @pytest.mark.parametrize("estimator", SCORE_FUNCTION)
-@pytest.mark.parametrize("with_mask", [False, True])
-def test_windows_that_start_inside_episodes_agree_with_loops(estimator: str, with_mask: bool) -> None:
+def test_windows_that_start_inside_episodes_agree_with_loops(estimator: str) -> None:
     mdp, logits = tabular.problem("three_state")
     batch = random_window(1, 5)
     assert int(batch.step[0].max()) > 0
     assert int(batch.done[:-1].sum()) > 5
     random = np.random.default_rng(2)
     baseline, mask = jnp.asarray(random.normal(size=(7, 5))), jnp.asarray(random.random((7, 5)) < 0.6)
-    kwargs = {"mask": mask} if with_mask else {}
-    if estimator == "reinforce":
-        kwargs["step_weight"] = None
-    got = each(estimator, logits, batch, mdp, baseline=baseline, **kwargs)
-    for b in range(5):
-        column = jax.tree.map(lambda x, b=b: x[:, b], batch)
-        counts = mask[:, b] if with_mask else None
-        close(got[b], by_loops(estimator, column, logits, 0.8, lambda t, b=b: float(baseline[t, b]), counts))
+    kwargs = {"step_weight": None} if estimator == "reinforce" else {}
+    for counts in (jnp.ones_like(mask), mask):
+        got = each(estimator, logits, batch, mdp, baseline=baseline, mask=counts, **kwargs)
+        for b in range(5):
+            column = jax.tree.map(lambda x, b=b: x[:, b], jax.tree.map(np.asarray, batch))
+            subtract = lambda t, b=b: float(baseline[t, b])  # noqa: E731
+            close(got[b], by_loops(estimator, column, logits, 0.8, subtract, counts[:, b]))
 
 
-@pytest.mark.parametrize("estimator", ["likelihood_ratio", "reinforce"])
-def test_any_number_of_batch_axes_gives_the_same_numbers(estimator: str) -> None:
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_any_number_of_batch_axes_agrees_with_loops(shape: tuple[int, ...]) -> None:
     mdp, logits = tabular.problem("three_state")
-    batch = random_window(3, 2, 3)
-    got = each(estimator, logits, batch, mdp)
-    assert got.shape == (2, 3, *logits.shape)
-    for s in range(2):
-        close(got[s], each(estimator, logits, jax.tree.map(lambda x, s=s: x[:, s], batch), mdp))
-        for b in range(3):
-            column = jax.tree.map(lambda x, s=s, b=b: x[:, s, b], batch)
-            alone = each(estimator, logits, column, mdp)
-            close(alone, got[s, b])
+    batch = random_window(3, *shape)
+    got = np.asarray(each("likelihood_ratio", logits, batch, mdp))
+    assert got.shape == (*shape, *logits.shape)
+    for index in np.ndindex(*shape):
+        column = jax.tree.map(lambda x, index=index: np.asarray(x)[(slice(None), *index)], batch)
+        close(got[index], by_loops("likelihood_ratio", column, logits, 0.8))
 
 
 def a2c_arguments(batch: Any) -> dict[str, Any]:
@@ -283,14 +278,14 @@ def a2c_arguments(batch: Any) -> dict[str, Any]:
     return {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8, "entropy_coef": 0.1, "mask": mask}
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_the_estimate_is_the_mean_of_the_contributions(shape: tuple[int, ...]) -> None:
     batch = random_window(4, *shape)
     params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.1, -0.4, 0.7])}
     plain = {"policy": actor, "discount": 0.9}
     cases = [(pg.actor_critic, a2c_arguments(batch))]
     cases += [(pg.reinforce, {**plain, "baseline": 0.4, "mask": a2c_arguments(batch)["mask"]})]
-    if shape == (4,):
+    if shape:
         cases += [(pg.likelihood_ratio, plain), (pg.gpomdp, {**plain, "baseline": pg.leave_one_out})]
     for estimator, kwargs in cases:
         whole, info = estimator(params, batch, **kwargs)
@@ -317,7 +312,7 @@ def test_two_episodes_in_one_column_add_up(estimator: str) -> None:
         return each(estimator, logits, batch, mdp)
 
     a, b = contributions(first), contributions(second)
-    close(contributions(both), (a[:, None] + b[None]).reshape(-1, 2, 2))
+    close(contributions(both), (np.asarray(a)[:, None] + np.asarray(b)[None]).reshape(-1, 2, 2))
     if estimator != "actor_critic":
         truth = tabular.gradient(mdp, logits, 2) + tabular.gradient(mdp, logits, 3)
         assert miss(contributions(both), weights, truth) < 1e-12
