@@ -102,8 +102,9 @@ def test_the_value_carries_gradients_and_the_bootstrap_none() -> None:
     through = jax.grad(lambda params: (weights * pg.bootstrap_values(params, window, value=value)[0]).sum())(PARAMS)
     np.testing.assert_allclose(through, jax.grad(lambda params: (weights * value(params, window.obs)).sum())(PARAMS))
     assert np.any(through != 0)
-    constant = jax.grad(lambda params: pg.bootstrap_values(params, window, value=value)[1].sum())(PARAMS)
-    np.testing.assert_array_equal(constant, 0.0)
+    for kind in (window, window.replace(truncation_value=jnp.ones((T, B)))):
+        constant = jax.grad(lambda params, kind=kind: pg.bootstrap_values(params, kind, value=value)[1].sum())(PARAMS)
+        np.testing.assert_array_equal(constant, 0.0)
 
 
 def test_vmap_over_parameters_and_over_trajectories_equals_a_loop() -> None:

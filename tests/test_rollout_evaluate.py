@@ -56,10 +56,14 @@ def test_what_outlasts_the_limit_is_not_a_number() -> None:
 
 def test_an_episode_whose_return_is_not_a_number_stays_so() -> None:
     """It is over: the next one in the same environment must not take its place."""
-    params = probes.ProbeParams(length=jnp.array([1, 9, 2, 3]), bonus=jnp.array([jnp.nan, 0.0, 0.0, 0.0]))
-    result = evaluate(probes.CONSTANT_REWARD, params)
-    np.testing.assert_array_equal(result.episode_length, [1, 9, 2, 3])
-    np.testing.assert_array_equal(result.episode_return, [np.nan, 9, 2, 3])
+    params = probes.ProbeParams(length=jnp.array([10**6, 60, 1, 2]), chance=jnp.array([CHANCE, 0.0, 0.0, 0.0]))
+    usual, broken = (
+        evaluate(probes.RANDOM_LENGTH, params.replace(bonus=jnp.array([bonus, 0.0, 0.0, 0.0])))
+        for bonus in (0.0, jnp.nan)
+    )
+    np.testing.assert_array_equal(broken.episode_length, usual.episode_length)
+    assert usual.episode_length[0] < 30  # then others of other lengths follow, while the second plays its 60 steps
+    np.testing.assert_array_equal(broken.episode_return, usual.episode_return.at[0].set(jnp.nan))
 
 
 def test_truncated_episodes_are_whole_too() -> None:
