@@ -338,15 +338,16 @@ def test_truncated_windows_with_the_exact_value_give_the_first_steps_of_the_infi
 def test_the_critic_part_and_the_entropy_part_are_their_own_gradients() -> None:
     batch = random_window(6, 3)
     params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.3, -0.2, 0.9])}
-    kwargs = {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8}
+    mask = jnp.asarray(np.random.default_rng(7).random((7, 3)) < 0.6)
+    kwargs = {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8, "mask": mask}
     plain, _ = pg.actor_critic(params, batch, **kwargs, value_coef=0.0)
     full, info = pg.actor_critic(params, batch, **kwargs, value_coef=0.7, entropy_coef=0.05)
-    obs, target = np.asarray(batch.obs), np.asarray(info.targets["value_target"])
-    error = obs @ np.asarray(params["critic"]) - target
-    close(full["critic"], 0.7 * np.einsum("tb,tbs->s", error, obs) / 3)
-    entropy = jax.grad(lambda p: jnp.sum(actor(p, batch.obs).entropy()) / 3)(params)["actor"]
+    obs, target, counts = (np.asarray(x) for x in (batch.obs, info.targets["value_target"], mask))
+    values = obs @ np.asarray(params["critic"])
+    close(full["critic"], 0.7 * np.einsum("tb,tbs->s", counts * (values - target), obs) / 3)
+    entropy = jax.grad(lambda p: jnp.sum(jnp.where(mask, actor(p, batch.obs).entropy(), 0.0)) / 3)(params)["actor"]
     close(full["actor"] - plain["actor"], -0.05 * entropy)
-    close(target, info.targets["advantage"] + obs @ np.asarray(params["critic"]))
+    close(target, np.where(counts, info.targets["advantage"] + values, 0.0))
 
 
 def test_the_gradient_is_a_descent_direction() -> None:

@@ -140,13 +140,16 @@ def test_a_baseline_may_be_a_number_an_array_or_a_function() -> None:
         close(estimate(equal), loo)
     traces = []
 
-    def counted(return_: Any) -> Any:
+    def counted(return_: Any, offset: Any = 0.0) -> Any:
         traces.append(return_.shape)
-        return 0.0 * return_
+        return offset + 0.0 * return_
 
     for _ in range(3):
         estimate(counted)
-    assert traces == [(7, 3)]
+    assert traces == [(7, 3)]  # one function is one program
+    close(estimate(Partial(counted, offset=jnp.array(0.3))), estimate(0.3))
+    close(estimate(Partial(counted, offset=jnp.array(0.5))), estimate(0.5))
+    assert len(traces) == 2  # and what a Partial holds is an argument of it
 
 
 def test_a_baseline_function_never_averages_over_time() -> None:
