@@ -30,7 +30,6 @@ CASES = {
     "discounted_returns": Case(pg.discounted_returns, loops.discounted, Q),
     "n_step_returns, n=1": Case(pg.n_step_returns, loops.n_step, Q, (), {"n": 1}),
     "n_step_returns, n=2": Case(pg.n_step_returns, loops.n_step, Q, (), {"n": 2}),
-    "n_step_returns, n=3": Case(pg.n_step_returns, loops.n_step, Q, (), {"n": 3}),
     "n_step_returns, n=7": Case(pg.n_step_returns, loops.n_step, Q, (), {"n": 7}),
     "n_step_returns, n=99": Case(pg.n_step_returns, loops.n_step, Q, (), {"n": 99}),
     "lambda_returns": Case(pg.lambda_returns, loops.lambda_return, Q, ("lam",)),

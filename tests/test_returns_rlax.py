@@ -38,7 +38,7 @@ def test_rlax_agrees_on_gae_and_lambda_returns() -> None:
     check(call(pg.lambda_returns, CASES["lambda_returns"], d), expected)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [1, 2, 7])
 def test_rlax_agrees_on_n_step_returns(n: int) -> None:
     d = rlax_window()
     expected = rlax.n_step_bootstrapped_returns(d["reward"], d["gamma"], d["next_value"], n)
