@@ -13,6 +13,7 @@ from pgjax.exact.certificates.certificate import VarianceTerms
 from pgjax.exact.enumerate import groups, weighted_moments
 
 Array = jax.Array
+QUICK = {"xla_backend_optimization_level": 0}  # programs that run once: what counts is how soon they are compiled
 Finding = tuple[Any, Any, VarianceTerms | None]
 
 
@@ -67,12 +68,14 @@ def _by_step(candidate: Candidate, problem: Any, batch: Trajectory, first_only: 
 def _apply(function: Callable[[Trajectory], list[Array]], batch: Trajectory, index: Array | None) -> list[Array]:
     """Apply a function to all columns at once, or to each group of columns, a few thousand groups at a time."""
     if index is None:
-        return jax.jit(function)(batch)
+        return jax.jit(function, compiler_options=QUICK)(batch)
 
     def one(index: Array, batch: Trajectory) -> list[Array]:
         return function(jax.tree.map(lambda x: x[:, index], batch))
 
-    return jax.jit(lambda index, batch: jax.lax.map(lambda i: one(i, batch), index, batch_size=2048))(index, batch)
+    return jax.jit(
+        lambda index, batch: jax.lax.map(lambda i: one(i, batch), index, batch_size=2048), compiler_options=QUICK
+    )(index, batch)
 
 
 def split_variance(parts: Array, cells: tuple[Array, Array], weights: Array, trace: float) -> VarianceTerms:

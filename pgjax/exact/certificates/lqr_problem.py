@@ -58,7 +58,7 @@ class LQRProblem:
     @functools.cached_property
     def policy(self) -> Policy:
         """policy(params, obs) -> Normal(-K x, σ)."""
-        scale = float(np.sqrt(self.lqr.action_covariance[0, 0]))
+        scale = float(np.sqrt(np.asarray(self.lqr.action_covariance)[0, 0]))
 
         def act(params: Params, obs: Array) -> Normal:
             loc = -obs @ params.T

@@ -18,11 +18,10 @@ from pgjax.distributions import Categorical
 from pgjax.exact.enumerate import trajectories
 from pgjax.exact.environments import TabularEnvironment
 from pgjax.exact.gradients import policy_gradient_of
-from pgjax.exact.horizon import visitation_over_time
 from pgjax.exact.mdp import TabularMDP, terminal_states
 from pgjax.exact.objectives import dropped_discount_sensitivity
 from pgjax.exact.scores import score_of
-from pgjax.exact.values import advantage, objective, running_visitation, value
+from pgjax.exact.values import running_visitation, value
 
 Array = jax.Array
 R = TypeVar("R")
@@ -97,10 +96,14 @@ class TabularProblem:
 
     def _ends_early(self) -> bool:
         """Whether an episode may be over before the last step."""
-        state, chain = np.asarray(self.mdp.initial), np.einsum("sa,sat->st", self.collector, self.mdp.transition)
+        return bool(self._states(self.collector)[-1][self.ended].sum() > 0)
+
+    def _states(self, probs: Array) -> Any:
+        """[num_steps, S] float, the distribution of the state at each step."""
+        chain, states = np.einsum("sa,sat->st", probs, self.mdp.transition), [np.asarray(self.mdp.initial)]
         for _ in range((self.num_steps or 1) - 1):
-            state = state @ chain
-        return bool(state[self.ended].sum() > 0)
+            states.append(states[-1] @ chain)
+        return np.stack(states)
 
     def policy_probs(self, params: Params) -> Array:
         """Compute the probability of each action in each state.
@@ -114,10 +117,10 @@ class TabularProblem:
         Raises:
             TypeError: if the policy returns no distribution.
         """
-        distribution = self.policy(params, jnp.eye(self.mdp.num_states))
-        actions = jnp.arange(self.mdp.num_actions)[:, None]
-        log_prob = jax.vmap(lambda a: distribution.log_prob(jnp.broadcast_to(a, (self.mdp.num_states,))))(actions)
-        return jnp.exp(log_prob).T
+        states, actions = self.mdp.reward.shape
+        distribution = self.policy(params, jnp.asarray(np.eye(states)))
+        each = np.repeat(np.arange(actions)[:, None], states, axis=1)
+        return jnp.exp(jax.vmap(distribution.log_prob)(jnp.asarray(each))).T
 
     @exactly
     def ended(self) -> Any:
@@ -127,7 +130,7 @@ class TabularProblem:
     @exactly
     def probs(self) -> Array:
         """[S, A] float, the policy."""
-        return self.policy_probs(self.params)
+        return jax.jit(self.policy_probs)(self.params)
 
     @exactly
     def collector(self) -> Array:
@@ -142,7 +145,7 @@ class TabularProblem:
     @exactly
     def objective(self) -> float:
         """Scalar: the discounted return of an episode, reward units."""
-        return float(objective(self.mdp, self.probs))
+        return float(self.mdp.initial @ self.state_value)
 
     @exactly
     def state_value(self) -> Array:
@@ -152,8 +155,8 @@ class TabularProblem:
     @exactly
     def wrong_value(self) -> Array:
         """[S] float, a value function that errs by as much as the values are large, differently in each state."""
-        size = jnp.maximum(jnp.max(jnp.abs(self.state_value)), 1e-3)
-        return self.state_value + 0.5 * size * jnp.sin(1.0 + 2.0 * jnp.asarray(self.base))
+        value = np.asarray(self.state_value)
+        return jnp.asarray(value + 0.5 * max(np.abs(value).max(), 1e-3) * np.sin(1.0 + 2.0 * self.base))
 
     @functools.cached_property
     def value(self) -> Callable[[Params, Array], Array]:
@@ -199,10 +202,13 @@ class TabularProblem:
                 return dropped_discount_sensitivity(self.mdp, self.probs)
             visits = running_visitation(self.mdp, collector)
         else:
-            discount = jnp.where(name == "dropped discount", 1.0, self.mdp.discount)
-            window = self.mdp.replace(horizon=self.num_steps, discount=discount)
-            visits = visitation_over_time(window, collector).sum(0)
-        return visits[:, None] * advantage(self.mdp, self.probs)
+            weight = 1.0 if name == "dropped discount" else self.discount
+            visits = weight ** np.arange(self.num_steps) @ self._states(collector)
+        value = np.asarray(self.state_value)
+        advantage = (
+            np.asarray(self.mdp.reward) + self.discount * np.asarray(self.mdp.transition) @ value - value[:, None]
+        )
+        return jnp.asarray(visits)[:, None] * advantage
 
     def count(self) -> float:
         """Count the trajectories of positive probability, without listing them.
@@ -224,11 +230,10 @@ class TabularProblem:
         """Every trajectory [num_steps, N] and its probability [N], as `trajectories` lists them."""
         batch, weights = trajectories(self.mdp, self.collector, self.num_steps, limit=10**9)
         # `trajectories` ends every episode with the last step; here it has ended only where the process says so.
-        running = jnp.any(batch.obs != 0, axis=-1)
-        entered = batch.next_obs @ self.ended.astype(float) > 0
-        terminated = entered | ~running
-        last = jnp.arange(len(batch.reward))[:, None] == len(batch.reward) - 1
-        return dataclasses.replace(batch, terminated=terminated, truncated=last & ~terminated), weights
+        running = np.any(np.asarray(batch.obs) != 0, axis=-1)
+        terminated = ~running | (np.asarray(batch.next_obs) @ self.ended > 0)
+        cut = ~terminated & (np.arange(len(terminated))[:, None] == len(terminated) - 1)
+        return dataclasses.replace(batch, terminated=jnp.asarray(terminated), truncated=jnp.asarray(cut)), weights
 
     def cells(self, trajectory: Trajectory) -> tuple[Array, Array]:
         """Number the states of trajectories, and their pairs of state and action; what lies after an end is apart.
