@@ -55,12 +55,14 @@ def leave_one_out(return_: Array, mask: Array | None = None, *, axis: int = -1) 
             f"return_ must hold at least 2 trajectories along axis {axis}, got shape {list(return_.shape)}. "
             "One trajectory has no others: use baseline=None, a constant or a value baseline."
         )
-    if mask is None:
-        return (return_.sum(axis, keepdims=True) - return_) / (return_.shape[axis] - 1)
-    mask = _checks.boolean("mask", mask, like=return_)
-    masked = jnp.where(mask, return_, 0.0)
+    mask = jnp.ones_like(return_, bool) if mask is None else _checks.boolean("mask", mask, like=return_)
+    # Counted from the largest of them, so that the baseline of equal returns is that return without a rounding error:
+    # an optimiser that scales gradients up would make a step of it.
+    origin = jnp.max(return_, axis, keepdims=True, where=mask, initial=-jnp.inf)
+    origin = jax.lax.stop_gradient(jnp.where(jnp.isfinite(origin), origin, 0.0))
+    masked = jnp.where(mask, return_ - origin, 0.0)
     others = mask.sum(axis, keepdims=True) - mask
-    return (masked.sum(axis, keepdims=True) - masked) / jnp.maximum(others, 1)
+    return jnp.where(others > 0, origin + (masked.sum(axis, keepdims=True) - masked) / jnp.maximum(others, 1), 0.0)
 
 
 @compiled("axis")

@@ -11,7 +11,29 @@ import jax.numpy as jnp
 Array = jax.Array
 Activation = Callable[[Array], Array]
 
-orthogonal = nn.initializers.orthogonal
+
+def orthogonal(scale: float) -> Callable[..., Array]:
+    """Return Flax's orthogonal initialiser, made safe to vmap on CPU.
+
+    Under vmap its QR decomposition becomes a batched one, which jaxlib spreads over the threads that run the program:
+    two of them at once wait for each other for ever (seen with jaxlib 0.10.2 on two cores). One after the other
+    they do not.
+
+    Args:
+        scale: gain; the matrix has orthonormal rows or columns times it.
+
+    Returns:
+        init(key, shape, dtype) -> array of the shape.
+
+    Raises:
+        ValueError: by the initialiser, for a shape of fewer than two axes.
+    """
+    draw = nn.initializers.orthogonal(scale)
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.custom_batching.sequential_vmap(lambda key: draw(key, shape, dtype))(key)
+
+    return init
 
 
 class MLP(nn.Module):
