@@ -17,8 +17,9 @@ from pgjax.baselines import (
     update_moving_mean,
     value_baseline,
 )
+from pgjax.comparison import compare_estimators, pair_statistics
 from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal, log_prob_of
-from pgjax.estimators import actor_critic, estimator, gpomdp, likelihood_ratio, reinforce
+from pgjax.estimators import Surrogate, actor_critic, estimator, gpomdp, likelihood_ratio, reinforce
 from pgjax.losses import (
     clipped_value_loss,
     entropy_loss,
@@ -30,6 +31,7 @@ from pgjax.losses import (
     value_loss,
 )
 from pgjax.minibatch import accumulate, epochs, permutation
+from pgjax.reference import merge_references, reference_gradient
 from pgjax.returns import (
     affine_recurrence,
     bootstrap_values,
@@ -53,6 +55,7 @@ __all__ = [
     "Normal",
     "Policy",
     "RolloutState",
+    "Surrogate",
     "TanhNormal",
     "Trajectory",
     "Value",
@@ -61,6 +64,7 @@ __all__ = [
     "affine_recurrence",
     "bootstrap_values",
     "clipped_value_loss",
+    "compare_estimators",
     "diagnostics",
     "discount_weight",
     "discounted_returns",
@@ -81,13 +85,16 @@ __all__ = [
     "likelihood_ratio",
     "log_prob_of",
     "masked_mean",
+    "merge_references",
     "moving_mean",
     "n_step_returns",
     "networks",
+    "pair_statistics",
     "permutation",
     "policy_gradient_loss",
     "ppo_clip_loss",
     "recipes",
+    "reference_gradient",
     "reinforce",
     "retrace",
     "rollout",

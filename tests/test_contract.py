@@ -23,7 +23,12 @@ TESTS = pathlib.Path(__file__).parent
 
 # Functions, or whole modules, whose arguments are not plain arrays: tests/test_<this>*.py or tests/<this>/ covers them.
 ELSEWHERE = {
+    "reference_gradient": "reference",
+    "pair_statistics": "comparison",
+    "merge_references": "reference",
+    "compare_estimators": "comparison",
     "accumulate": "minibatch",
+    "comparison": "comparison",
     "epochs": "minibatch",
     "estimator": "estimators",
     "evaluate": "rollout",
@@ -36,6 +41,7 @@ ELSEWHERE = {
     "exact": "exact",
     "networks": "networks",
     "recipes": "recipes",
+    "reference": "reference",
     "rollout.apply_policy": "rollout",
 }
 

@@ -11,6 +11,8 @@ import pytest
 import pgjax as pg
 from pgjax.recipes import a2c, ppo, reinforce
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RECIPES = {"a2c": a2c, "ppo": ppo, "reinforce": reinforce}
 SMALL = {"num_envs": 8, "num_steps": 16, "total_steps": 3 * 8 * 16}
 

@@ -1,5 +1,6 @@
 """What all recipes share: the state of a training run, and the loop over updates."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -121,9 +122,10 @@ def build(
         params, opt_state, rollout, metrics = step(state, step_key)
         metrics["episode_return"] = jnp.nanmean(rollout.episode_return)
         metrics["finished"] = jnp.mean(rollout.episode_length > 0, dtype=jnp.float32)
-        return state.replace(
-            params=params, opt_state=opt_state, rollout=rollout, key=key, update=state.update + 1
-        ), metrics
+        after = dataclasses.replace(
+            state, params=params, opt_state=opt_state, rollout=rollout, key=key, update=state.update + 1
+        )
+        return after, metrics
 
     return Recipe(init, update, total_steps // steps_per_update, steps_per_update, policy, value)
 
@@ -199,7 +201,7 @@ def value_of(model: Any) -> Value:
     return lambda params, obs: model.apply(params, obs, method="value")
 
 
-def default_model(env: Environment, env_params: Any, model: Any) -> Any:
+def default_model(env: Any, env_params: Any, model: Any) -> Any:
     """Return the model given, or one that fits the environment: separate two-layer trunks, or convolutions for planes.
 
     Args:
