@@ -111,7 +111,7 @@ def test_the_moving_mean_read_before_the_update_does_not_depend_on_the_batch() -
 def test_a_moving_mean_can_be_carried_through_a_scan_in_any_precision() -> None:
     for x64 in (False, True):
         with jax.enable_x64(x64):
-            decay = jnp.asarray(0.9)
+            decay = jnp.asarray(0.9, float)  # float64 where there is one
             step = lambda s, g: (pg.update_moving_mean(s, g, decay=decay), pg.moving_mean(s))  # noqa: E731, B023
             state, seen = jax.lax.scan(step, pg.init_moving_mean(), jnp.ones((5, 2)))
             np.testing.assert_allclose(seen, [0, 1, 1, 1, 1], rtol=1e-5)
