@@ -50,8 +50,8 @@ docs: .venv/.docs-$(MINOR) ## the documentation, in docs/_build/html; a warning 
 notebooks: install ## run every notebook in its fast form, without saving
 	PGJAX_FAST=1 .venv/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
 
-certificates: install ## measure bias and variance of each estimator against the exact gradient
-	$(VENV) benchmarks/certificates.py --out out/certificates
+certificates: install ## measure bias and variance of each estimator (DOCS=1 writes the page of the docs anew)
+	$(VENV) benchmarks/certificates.py --out out/certificates $(if $(DOCS),--docs docs)
 
 bench-peers: install $(PEERS) ## PPO side by side with rejax, which lives in .venv-peers
 	PEERS_PYTHON=.venv-peers/bin/python $(VENV) benchmarks/peers.py --out out/peers

@@ -504,8 +504,8 @@ def test_bad_arguments_are_refused_by_name():
         exact.certify(pg.gpomdp, problem)
     with pytest.raises(ValueError, match="trajectories without end, which nobody can sample"):
         exact.certify(pg.gpomdp, problem, method="sampling")
-    with pytest.raises(ValueError, match="endless trajectories"):
-        exact.measure_cost(pg.gpomdp, problem, 4)
+    with pytest.raises(ValueError, match="cost_batch must be at least 1, got 0"):
+        exact.certify(pg.gpomdp, bandit, cost_batch=0)
     with pytest.raises(ValueError, match="direction must be one of"):
         problem.direction("up")
     with pytest.raises(ValueError, match="direction must be 'discounted'"):

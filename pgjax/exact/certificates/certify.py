@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pgjax import _checks
 from pgjax.estimators import Estimator
 from pgjax.exact.certificates.candidate import Candidate, candidate_of
 from pgjax.exact.certificates.certificate import Certificate
@@ -121,7 +122,7 @@ def certify_all(
                 parts = [dict(zip(("mean", "covariance", "sampling"), x, strict=True)) for x in tested]
                 parts = [part | {"num_trajectories": part["sampling"].num_estimates * size} for part in parts]
             found.update(zip(members, ({"method": chosen} | part for part in parts), strict=True))
-        costs = [_cost(candidate, problem, cost_batch, sample) for candidate in candidates]
+        costs = _costs(candidates, problem, cost_batch, sample)
         return tuple(
             _certificate(candidate, problem, targets[i], found[i] | {"cost": costs[i]})
             for i, candidate in enumerate(candidates)
@@ -151,10 +152,13 @@ def _method(candidate: Candidate, problem: Any, method: str, limit: int) -> str:
     return method
 
 
-def _cost(candidate: Candidate, problem: Any, batch_size: int | None, sample: Sampler) -> Any:
+def _costs(candidates: Sequence[Candidate], problem: Any, batch_size: int | None, sample: Sampler) -> list[Any]:
+    """What each costs on the same batch."""
     if batch_size is None or problem.num_steps is None:
-        return None
-    return measure_cost(candidate, problem, batch_size, sample=sample)
+        return [None] * len(candidates)
+    batch_size = _checks.positive_int("cost_batch", batch_size)
+    batch = jax.jit(lambda key: sample(key, problem, batch_size))(jax.random.key(0))
+    return [measure_cost(candidate, problem, batch) for candidate in candidates]
 
 
 def _certificate(candidate: Candidate, problem: Any, target: Any, found: dict[str, Any]) -> Certificate:
