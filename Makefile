@@ -19,6 +19,7 @@ VENV := .venv/bin/python
 INSTALLED := .venv/.installed-$(MINOR)$(CUDA)
 PEERS := .venv-peers/.installed-$(MINOR)$(CUDA)
 PYTEST_ARGS ?=
+WORKERS ?= 2
 UV ?= uv
 
 .PHONY: help install demo test test-slow lint types docs notebooks certificates bench-peers lock clean distclean
@@ -31,8 +32,8 @@ install: $(INSTALLED) ## make .venv with pgjax in it (PYTHON=... chooses the int
 demo: install ## train four estimators on CartPole: a table, figures and JSON in out/demo
 	$(VENV) benchmarks/learning_curves.py --out out/demo
 
-test: lint types ## lint, types and the default tests (PYTEST_ARGS=... is passed on)
-	$(VENV) -m pytest $(PYTEST_ARGS)
+test: lint types ## lint, types and the default tests (PYTEST_ARGS=... is passed on, WORKERS=... at a time)
+	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: install ## the tests that take minutes
 	$(VENV) -m pytest -m slow $(PYTEST_ARGS)

@@ -20,7 +20,7 @@ def setting() -> dict[str, str]:
     """Say on what a figure was measured: device, number of cores, versions, date."""
     device = jax.devices()[0]
     return {
-        "device": f"{device.device_kind} ({jax.default_backend()})",
+        "device": device.device_kind,
         "processor": _processor(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "flax", "optax", "gymnax", "pgjax")},

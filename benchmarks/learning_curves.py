@@ -20,6 +20,7 @@ import pgjax as pg
 from pgjax.recipes import a2c, ppo, reinforce
 
 SOLVED = 475.0
+FLOOR = 1e-3  # with 512 trajectories a smaller signal cannot be told from none
 
 
 def algorithms(num_envs: int, scale: float) -> dict[str, tuple[Any, dict[str, float]]]:
@@ -56,7 +57,8 @@ def train(name: str, recipe: Any, hyper: dict[str, float], seed: int, chunks: in
     state = jax.jit(lambda key: recipe.init(key, **hyper))(jax.random.key(seed))
     compiled = jax.jit(advance, donate_argnums=0).lower(state).compile()
     compile_seconds = time.perf_counter() - started
-    returns, seconds, checkpoints, busy = [], [], [jax.tree.map(jnp.copy, state.params)], 0.0
+    returns, seconds, busy = [], [], 0.0
+    checkpoints, unsolved = [jax.tree.map(jnp.copy, state.params)], [True]
     with tqdm(total=per_chunk * chunks, desc=f"{name:26s}", unit="update", ncols=110, mininterval=0.5) as bar:
         for chunk in range(chunks):
             started = time.perf_counter()
@@ -66,6 +68,7 @@ def train(name: str, recipe: Any, hyper: dict[str, float], seed: int, chunks: in
             seconds.append(busy)
             if chunk % 4 == 3:
                 checkpoints.append(jax.tree.map(jnp.copy, state.params))
+                unsolved.append(not max(returns) >= SOLVED)
             steps = (chunk + 1) * per_chunk * recipe.steps_per_update
             bar.set_postfix_str(f"return {returns[-1]:5.1f}, {steps / busy / 1e3:4.0f} k steps/s", refresh=False)
             bar.update(per_chunk)
@@ -73,6 +76,7 @@ def train(name: str, recipe: Any, hyper: dict[str, float], seed: int, chunks: in
     return {
         "params": state.params,
         "checkpoints": checkpoints,
+        "unsolved": unsolved,
         "returns": np.asarray(returns),
         "steps": ends * recipe.steps_per_update,
         "seconds": np.interp(ends, np.arange(chunks + 1) * per_chunk, [0.0, *seconds]),
@@ -139,20 +143,24 @@ def draw(runs: dict[str, Any], noise: dict[str, list[float]], out: Path) -> None
         left.plot(run["steps"] / 1e6, run["returns"], color=colour, label=name)
         right.plot(run["seconds"], run["returns"], color=colour)
     left.set(xlabel="environment steps (millions)", ylabel="episode return", title="CartPole-v1")
-    right.set(xlabel="seconds, compilation apart", title=setting()["device"])
+    right.set(
+        xlabel="seconds, compilation apart",
+        title=setting()["processor"] if jax.default_backend() == "cpu" else setting()["device"],
+    )
     left.legend(frameon=False, fontsize=8, loc="lower right")
     save(figure, out / "learning_curves.png")
 
     figure, (panel,) = axes(width=6.4)
     progress = np.linspace(0, 100, len(next(iter(noise.values()))))
     for colour, (name, row) in zip((COLOURS[4], *COLOURS), noise.items(), strict=False):
-        panel.plot(progress, np.maximum(row, 1e-5), "o-", markersize=3.5, color=colour, label=name)
+        panel.plot(progress, np.maximum(row, FLOOR), "o-", markersize=3.5, color=colour, label=name)
     panel.set(
         yscale="log",
         xlabel="progress of one PPO run (%)",
         ylabel="signal-to-noise of one trajectory's gradient",
         title="same policies, same trajectories (128 steps each)",
     )
+    panel.annotate("not to be told from 0", (0, FLOOR), xytext=(0, 5), textcoords="offset points", fontsize=8)
     panel.legend(frameon=False, fontsize=8)
     save(figure, out / "signal_to_noise.png")
 
@@ -171,7 +179,8 @@ def main() -> None:
     for name, (recipe, hyper) in recipes.items():
         run = runs[name] = train(name, recipe, hyper, options.seed)
         own = "A2C" if name == "PPO" else name  # at ratio 1 the gradient of PPO is that of A2C
-        run["noise"] = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
+        noise = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
+        signal_to_noise = float(np.median(np.array(noise)[run["unsolved"]]))
         final = evaluate(recipe, run["params"], options.seed + 1)
         low, high = bootstrap(final)
         solved = np.flatnonzero(run["returns"] >= SOLVED)
@@ -182,7 +191,7 @@ def main() -> None:
             "steps_to_475": steps_to,
             "steps_per_second": run["steps_per_second"],
             "compile_seconds": run["compile_seconds"],
-            "signal_to_noise": float(np.median(run["noise"])),
+            "signal_to_noise": signal_to_noise,
             "curve": {
                 "steps": run["steps"].tolist(),
                 "seconds": run["seconds"].tolist(),
@@ -195,7 +204,7 @@ def main() -> None:
             f"{steps_to / 1e6:.2f} M" if steps_to else "-",
             f"{run['steps_per_second'] / 1e3:.0f} k",
             f"{run['compile_seconds']:.1f}",
-            f"{np.median(run['noise']):.4f}",
+            f"{signal_to_noise:.4f}",
         ])  # fmt: skip
     noise = gradient_noise(
         runs["PPO"], recipes["PPO"][0], list(estimators(None)), min(512, options.num_envs), options.seed
@@ -206,7 +215,7 @@ def main() -> None:
     print(table(["", "final return", "steps to 475", "steps/s", "compile s", "gradient SNR"], rows))
     print(
         "\nfinal return: interquartile mean of 256 whole episodes of the final policy, 95 % bootstrap interval\n"
-        "gradient SNR: |mean|^2 / tr(cov) of one 128-step trajectory's gradient, median over the run's checkpoints\n"
+        "gradient SNR: |mean|^2 / tr(cov) of one trajectory of 128 steps, median over the checkpoints before 475\n"
         f"figures and results.json in {options.out}"
     )
 
