@@ -270,7 +270,7 @@ def mutant(claim="discounted", size=1, arguments=None, **faults):
             log_prob = policy(params, trajectory.obs).log_prob(trajectory.action)
             return (-1.0 if faults.get("wrong_sign") else 1.0) * pg.policy_gradient_loss(log_prob, advantage)
 
-        return pg.estimators.Surrogate(loss, advantage, mask)
+        return pg.Surrogate(loss, advantage, mask)
 
     return exact.Candidate("+".join(faults) or "right", estimator, claim=claim, group_size=size)
 

@@ -50,7 +50,7 @@ def certify(estimator: Estimator | Candidate, problem: Any, **options: Any) -> C
         ... def hasty(params, trajectory, *, policy):
         ...     def loss(params, trajectory, reward, state):
         ...         return pg.policy_gradient_loss(policy(params, trajectory.obs).log_prob(trajectory.action), reward)
-        ...     return pg.estimators.Surrogate(loss, trajectory.reward)
+        ...     return pg.Surrogate(loss, trajectory.reward)
         >>> certificate = exact.certify(hasty, exact.tabular_problem("two states", exact.two_state(), num_steps=3))
         >>> print(certificate.unbiased, f"{certificate.relative_bias:.2f}")
         False 0.24
