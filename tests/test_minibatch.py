@@ -13,7 +13,7 @@ import pgjax as pg
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-SIZES = [*range(1, 18), 31, 32, 33, 47, 63, 64, 65, 97, 129, 243, 256, 257, 300, 1000, 4099, 65536, 65537, 100_003]
+SIZES = [1, 2, 3, 5, 8, 9, 13, 16, 17, 31, 47, 64, 65, 97, 243, 256, 257, 300, 4099, 65536, 65537, 100_003]
 
 
 def assert_permutation(order: Any, size: int) -> None:
@@ -27,7 +27,7 @@ def assert_permutation(order: Any, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_index_comes_once(size: int) -> None:
-    for seed in range(1 if size > 300 else 4):
+    for seed in range(1 if size > 300 else 3):
         assert_permutation(pg.permutation(jax.random.key(seed), size=size), size)
 
 
@@ -69,7 +69,7 @@ def smallest_p_value(permute: Any, size: int) -> float:
     return min(p_values) * len(p_values)  # Bonferroni
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 8, 11])
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 11])
 def test_places_and_pairs_of_places_are_equally_likely(size: int) -> None:
     """6000 keys see it, at size 8, if half of the pairs of places are 1.25 times as likely as the other half."""
     assert smallest_p_value(pg.permutation, size) > 1e-3
