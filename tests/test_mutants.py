@@ -33,9 +33,15 @@ def surrogate(weight: Any, sign: float = -1.0, action: Any = lambda t: t.action)
     return Surrogate(loss, weight)
 
 
-def score_weight(function: Callable[[Any], Any]) -> Any:
-    """An estimator from the function that gives the weights."""
-    return pg.estimator()(lambda params, trajectory: surrogate(function(trajectory)))
+@pg.estimator()
+def weighted_scores(params: Any, trajectory: Any, *, weight: Any) -> Surrogate:
+    """Every score times its weight: one program for all mutants of the weight."""
+    return surrogate(weight)
+
+
+def contributions(weight: Callable[[Any], Any], logits: Any, batch: Any) -> Any:
+    """What each trajectory gives, from the function that gives the weights."""
+    return weighted_scores.per_trajectory(logits, batch, weight=weight(batch))[0]
 
 
 def returns(t: Any, discount: float = GAMMA, **change: Any) -> Any:
@@ -130,15 +136,11 @@ OTHERS = {
 }
 
 
-def contributions(estimator: Any, logits: Any, batch: Any) -> Any:
-    return estimator.per_trajectory(logits, batch)[0]
-
-
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_criterion_accepts_what_is_right(name: str) -> None:
     mdp, logits, batch, weights = every_trajectory("two_state", HORIZON)
     truth = tabular.gradient(mdp, logits, HORIZON)
-    assert miss(contributions(score_weight(RIGHT[name]), logits, batch), weights, truth) < TOLERANCE
+    assert miss(contributions(RIGHT[name], logits, batch), weights, truth) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [*WRONG, *OTHERS])
@@ -146,10 +148,10 @@ def test_the_criterion_rejects_what_is_wrong(name: str) -> None:
     mdp, logits, batch, weights = every_trajectory("two_state", HORIZON)
     truth = tabular.gradient(mdp, logits, HORIZON)
     if name in WRONG:
-        estimator = score_weight(WRONG[name])
+        got = contributions(WRONG[name], logits, batch)
     else:
-        estimator = pg.estimator()(lambda params, trajectory: OTHERS[name](trajectory))
-    distance = miss(contributions(estimator, logits, batch), weights, truth)
+        got = pg.estimator()(lambda params, trajectory: OTHERS[name](trajectory)).per_trajectory(logits, batch)[0]
+    distance = miss(got, weights, truth)
     assert np.isfinite(distance)
     assert distance > 1e-3  # far from the border of the criterion
 
@@ -176,13 +178,13 @@ def test_the_criterion_sees_leaks_between_episodes(name: str) -> None:
     probs = jax.nn.softmax(logits)
     batch, weights = exact.join(exact.trajectories(mdp, probs, 2), exact.trajectories(other, probs, 2))
     truth = tabular.gradient(mdp, logits, 2) + tabular.gradient(other, logits, 2)
-    distance = miss(contributions(score_weight(ACROSS[name]), logits, batch), weights, truth)
+    distance = miss(contributions(ACROSS[name], logits, batch), weights, truth)
     if name == "right":
         assert distance < TOLERANCE
     elif name == "the return runs on into the next episode":
         # What comes after the end is independent of the actions before it: no bias, but variance.
-        clean = contributions(score_weight(ACROSS["right"]), logits, batch)
-        leaky = contributions(score_weight(ACROSS[name]), logits, batch)
+        clean = contributions(ACROSS["right"], logits, batch)
+        leaky = contributions(ACROSS[name], logits, batch)
         assert distance < TOLERANCE
         assert tabular.trace_of_covariance(leaky, weights) > 1.1 * tabular.trace_of_covariance(clean, weights)
     else:
@@ -222,7 +224,7 @@ def test_the_criterion_sees_truncation_done_wrong(name: str) -> None:
         "value of the fresh start": lambda t: cut_returns(t, jnp.full(t.reward.shape, rest[0])),
         "value not discounted": lambda t: cut_returns(t, value_after / GAMMA),
     }[name]
-    distance = miss(contributions(score_weight(weight), logits, batch), weights, jax.grad(first_steps)(logits))
+    distance = miss(contributions(weight, logits, batch), weights, jax.grad(first_steps)(logits))
     assert distance < TOLERANCE if name == "right" else distance > 1e-3
 
 
@@ -250,7 +252,7 @@ def test_the_criterion_sees_one_key_used_by_policy_and_environment() -> None:
     np.testing.assert_allclose(independent, weights, rtol=1e-12)
     shared = jnp.asarray(np.prod(joint[state, action, after], axis=0))
     np.testing.assert_allclose(shared.sum(), 1.0)
-    grads = contributions(score_weight(RIGHT["reinforce"]), logits, batch)
+    grads = contributions(RIGHT["reinforce"], logits, batch)
     truth = tabular.gradient(mdp, logits, HORIZON)
     assert miss(grads, weights, truth) < TOLERANCE
     assert miss(grads, shared, truth) > 1e-2
