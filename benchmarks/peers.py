@@ -8,6 +8,7 @@ $PEERS_PYTHON.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,48 +29,25 @@ CONFIGS = {
 }
 
 
-class Ours:
-    """PPO of pgjax, compiled once."""
+class Side:
+    """One library in a process of its own, which is stopped while it is not its turn: idle threads may spin."""
 
-    def __init__(self, config: dict[str, Any]):
-        self.env, self.env_params = gymnax.make("CartPole-v1")
-        shape = {
-            name: config[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "total_steps")
-        }
-        self.recipe = pg.recipes.ppo.make_train(self.env, self.env_params, **shape)
-        hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0}
-        started = time.perf_counter()
-        self.train = jax.jit(lambda key: self.recipe(key, **hyper)).lower(jax.random.key(0)).compile()
-        self.hello = {"compile_seconds": time.perf_counter() - started}
-
-    def run(self, seed: int) -> dict[str, float]:
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(self.train(jax.random.key(seed)))
-        seconds = time.perf_counter() - started
-        result = pg.evaluate(
-            jax.random.key(seed), state.params, policy=self.recipe.policy, env=self.env, env_params=self.env_params,
-            num_episodes=128,
-        )  # fmt: skip
-        return {"seconds": seconds, "return": float(result.episode_return.mean())}
-
-
-class Theirs:
-    """PPO of rejax, in a process of its own that waits for seeds."""
-
-    def __init__(self, config: dict[str, Any], python: str):
-        script = Path(__file__).with_name("peers_rejax.py")
-        self.process = subprocess.Popen(
-            [python, str(script), json.dumps(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, command: list[str]):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.hello = self._answer()
+        self.process.send_signal(signal.SIGSTOP)
 
     def run(self, seed: int) -> dict[str, float]:
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         print(seed, file=self.process.stdin, flush=True)
-        return self._answer()
+        answer = self._answer()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
 
     def close(self) -> None:
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait(timeout=60)
 
@@ -77,16 +55,39 @@ class Theirs:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the rejax process ended with status {self.process.wait()}; its message stands above")
+            status = self.process.wait()
+            raise RuntimeError(f"{self.process.args} ended with status {status}; its message stands above")
         return json.loads(line)
+
+
+def serve(config: dict[str, Any]) -> None:
+    """Be the process of pgjax: compile, say so in a line of JSON, then train once for each seed that comes in."""
+    env, env_params = gymnax.make("CartPole-v1")
+    shape = {name: config[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "total_steps")}
+    recipe = pg.recipes.ppo.make_train(env, env_params, **shape)
+    hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0}
+    started = time.perf_counter()
+    train = jax.jit(lambda key: recipe(key, **hyper)).lower(jax.random.key(0)).compile()
+    print(json.dumps({"compile_seconds": time.perf_counter() - started}), flush=True)
+    for line in sys.stdin:
+        key = jax.random.key(int(line))
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(train(key))
+        seconds = time.perf_counter() - started
+        result = pg.evaluate(
+            key, state.params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=128
+        )  # fmt: skip
+        print(json.dumps({"seconds": seconds, "return": float(result.episode_return.mean())}), flush=True)
 
 
 def compare_training(config: dict[str, Any], python: str, repeats: int) -> dict[str, Any]:
     """Alternate the two libraries over the same seeds; the first pair warms up and is not counted."""
-    theirs = Theirs(config, python)
-    ours = Ours(config)
+    here = Path(__file__)
+    theirs = Side([python, str(here.with_name("peers_rejax.py")), json.dumps(config)])
+    ours = Side([sys.executable, str(here), "--serve", json.dumps(config)])
     pairs = [(ours.run(seed), theirs.run(seed)) for seed in range(repeats + 1)][1:]
     theirs.close()
+    ours.close()
     steps = config["total_steps"]
     sides = {}
     for name, hello, runs in (
@@ -161,7 +162,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/peers"), help="folder for results.json")
     parser.add_argument("--repeats", type=int, default=7, help="counted pairs of training runs")
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"), help="Python that has rejax")
+    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+        return
     if not options.peers_python:
         parser.error("no Python with rejax: run `make bench-peers`, or pass --peers-python")
     print("  ".join(f"{name} {value}" for name, value in setting().items()), file=sys.stderr)
