@@ -192,7 +192,8 @@ def gpomdp(
 
     Properties:
         Unbiased for the discounted objective with whole episodes. Without a baseline it is, trajectory by
-        trajectory, `reinforce` with the weight γ^t.
+        trajectory, `reinforce` with the weight γ^t. Where episodes differ in length even a constant baseline
+        is biased: whether reward l comes at all depends on the actions before it.
 
     Example:
         >>> import jax, gymnax, pgjax as pg
