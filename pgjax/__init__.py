@@ -10,10 +10,10 @@ from types import ModuleType
 from pgjax import diagnostics, distributions, envs
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
 from pgjax.baselines import (
+    batch_mean,
     init_moving_mean,
     leave_one_out,
     moving_mean,
-    step_mean_with_self,
     update_moving_mean,
     value_baseline,
 )
@@ -62,7 +62,9 @@ __all__ = [
     "accumulate",
     "actor_critic",
     "affine_recurrence",
+    "batch_mean",
     "bootstrap_values",
+    "certify",
     "clipped_value_loss",
     "compare_estimators",
     "diagnostics",
@@ -99,7 +101,6 @@ __all__ = [
     "retrace",
     "rollout",
     "standardize",
-    "step_mean_with_self",
     "unroll_policy",
     "update_moving_mean",
     "upgo",
@@ -108,7 +109,7 @@ __all__ = [
     "vtrace",
 ]
 
-_ON_DEMAND = ("exact", "networks", "recipes")  # not everybody needs them, and they take a while to import
+_ON_DEMAND = ("certify", "exact", "networks", "recipes")  # not everybody needs them, and they take a while to import
 
 
 def __getattr__(name: str) -> ModuleType:

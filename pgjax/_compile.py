@@ -35,7 +35,7 @@ def compiled(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[F],
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            for names, check in ((unit_interval, _checks.unit_interval), (static, _checks.hashable)):
+            for names, check in ((unit_interval, _checks.require_unit_interval), (static, _checks.require_hashable)):
                 for name in names:
                     at = position.get(name, len(args))
                     check(name, args[at] if at < len(args) else kwargs.get(name))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pgjax import _checks
 from pgjax._types import Params
 
 Array = jax.Array
@@ -37,4 +38,4 @@ def unflatten(like: Any) -> Callable[[Array], Params]:
 
 
 def _widened(tree: Params) -> Params:
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+    return jax.tree.map(_checks.widened, tree)

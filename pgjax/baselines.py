@@ -49,13 +49,13 @@ def leave_one_out(return_: Array, mask: Array | None = None, *, axis: int = -1) 
     References:
         Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free!
     """
-    return_ = _checks.floating("return_", return_, ndim_at_least=1)
+    return_ = _checks.as_floating("return_", return_, ndim_at_least=1)
     if return_.shape[axis] < 2:
         raise ValueError(
             f"return_ must hold at least 2 trajectories along axis {axis}, got shape {list(return_.shape)}. "
             "One trajectory has no others: use baseline=None, a constant or a value baseline."
         )
-    mask = jnp.ones_like(return_, bool) if mask is None else _checks.boolean("mask", mask, like=return_)
+    mask = jnp.ones_like(return_, bool) if mask is None else _checks.as_boolean("mask", mask, like=return_)
     # Counted from the largest of them, so that the baseline of equal returns is that return without a rounding error:
     # an optimiser that scales gradients up would make a step of it.
     origin = jnp.max(return_, axis, keepdims=True, where=mask, initial=-jnp.inf)
@@ -66,7 +66,7 @@ def leave_one_out(return_: Array, mask: Array | None = None, *, axis: int = -1) 
 
 
 @compiled("axis")
-def step_mean_with_self(return_: Array, *, axis: int = -1) -> Array:
+def batch_mean(return_: Array, *, axis: int = -1) -> Array:
     """Compute the mean return over the environments at each step, the own return included.
 
         b_t = 1/N Σ_j G_tj
@@ -90,13 +90,13 @@ def step_mean_with_self(return_: Array, *, axis: int = -1) -> Array:
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
-        >>> print(pg.step_mean_with_self(jnp.array([1.0, 2.0, 6.0])))
+        >>> print(pg.batch_mean(jnp.array([1.0, 2.0, 6.0])))
         [3. 3. 3.]
 
     References:
         Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free!
     """
-    return_ = _checks.floating("return_", return_, ndim_at_least=1)
+    return_ = _checks.as_floating("return_", return_, ndim_at_least=1)
     return jnp.broadcast_to(return_.mean(axis, keepdims=True), return_.shape)
 
 
@@ -116,9 +116,6 @@ def init_moving_mean() -> MovingMean:
 
     Returns:
         The state.
-
-    Raises:
-        TypeError: never by itself.
 
     Properties:
         `moving_mean` of it is 0.
@@ -147,9 +144,6 @@ def moving_mean(state: MovingMean) -> Array:
 
     Returns:
         scalar float32, reward units.
-
-    Raises:
-        TypeError: never by itself.
 
     Properties:
         Keeps the gradient unbiased if the state has not seen the batch. On a constant return c it is c from the
@@ -199,7 +193,7 @@ def update_moving_mean(state: MovingMean, return_: Array, *, decay: Array | floa
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning,
         on reinforcement comparison.
     """
-    mean = jax.lax.stop_gradient(_checks.floating("return_", return_)).mean().astype(jnp.float32)
+    mean = jax.lax.stop_gradient(_checks.as_floating("return_", return_)).mean().astype(jnp.float32)
     decay = jnp.asarray(decay, jnp.float32)
     return MovingMean(decay * state.total + (1 - decay) * mean, decay * state.weight + (1 - decay))
 
@@ -240,7 +234,7 @@ def value_baseline(params: Params, trajectory: Trajectory, *, value: Value) -> A
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 13.4.
     """
-    _checks.function("value", value)
-    values = _checks.floating("the result of value(params, obs)", value(params, trajectory.obs))
-    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the result of value(params, obs)": values})
+    _checks.require_callable("value", value)
+    values = _checks.as_floating("the result of value(params, obs)", value(params, trajectory.obs))
+    _checks.require_shape("the result of value(params, obs)", values, trajectory.reward.shape, of="trajectory.reward")
     return jax.lax.stop_gradient(values)

@@ -106,12 +106,12 @@ def pair_statistics(
     References:
         Ilyas et al. (2020), A closer look at deep policy gradients.
     """
-    _checks.function("estimate", estimate)
-    num_pairs = _checks.positive_int("num_pairs", num_pairs)
+    _checks.require_callable("estimate", estimate)
+    num_pairs = _checks.as_positive_int("num_pairs", num_pairs)
     like = jax.eval_shape(estimate, key, params)
-    _checks.same_structure("estimate(key, params)", like, params, of="params")
+    _checks.require_same_structure("estimate(key, params)", like, params, of="params")
     if reference is not None:
-        _checks.same_structure("reference", reference, params, of="params")
+        _checks.require_same_structure("reference", reference, params, of="params")
 
     def one(index: Array) -> PairStatistics:
         halves = jax.random.split(jax.random.fold_in(key, index))
@@ -180,11 +180,11 @@ def compare_estimators(
             "compare_estimators must be called outside jit and vmap, because it looks at the clock, got a traced "
             "argument. Inside, use pair_statistics."
         )
-    num_pairs = _checks.positive_int("num_pairs", num_pairs, at_least=2)
+    num_pairs = _checks.as_positive_int("num_pairs", num_pairs, at_least=2)
     steps = _steps(estimators, steps_per_estimate)
     noise, statistics = {}, {}
     for name, estimate in estimators.items():
-        _checks.function(f"estimators[{name!r}]", estimate)
+        _checks.require_callable(f"estimators[{name!r}]", estimate)
         run = jax.jit(functools.partial(pair_statistics, estimate=estimate, num_pairs=num_pairs))
         started = time.perf_counter()
         program = run.lower(key, params, reference=reference).compile()
@@ -213,7 +213,7 @@ def _steps(estimators: Mapping[str, Any], steps: int | Mapping[str, int]) -> dic
             f"steps_per_estimate must have the names of estimators, {sorted(estimators)}, got {sorted(steps)}. "
             "Give one number for all, or one for each."
         )
-    return {name: _checks.positive_int("steps_per_estimate", count) for name, count in steps.items()}
+    return {name: _checks.as_positive_int("steps_per_estimate", count) for name, count in steps.items()}
 
 
 def _noise(pairs: PairStatistics, steps: int, seconds: float, compile_seconds: float) -> EstimatorNoise:

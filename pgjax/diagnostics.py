@@ -76,8 +76,8 @@ def cosine(first: Params, second: Params) -> Array:
     Raises:
         ValueError: if their sizes differ.
     """
-    a, b = _wide(ravel_pytree(first)[0]), _wide(ravel_pytree(second)[0])
-    _checks.same_shape("first", a.shape, second=b)
+    a, b = _checks.widened(ravel_pytree(first)[0]), _checks.widened(ravel_pytree(second)[0])
+    _checks.require_same_shape("first", a.shape, second=b)
     return jnp.clip(jnp.vdot(_unit(a), _unit(b)), -1.0, 1.0)
 
 
@@ -122,9 +122,9 @@ def explained_variance(value: Array, target: Array) -> Array:
         TypeError: if an argument is not floating.
         ValueError: if shapes differ.
     """
-    value = _checks.floating("value", value)
-    target = _checks.floating("target", target)
-    _checks.same_shape("value", value.shape, target=target)
+    value = _checks.as_floating("value", value)
+    target = _checks.as_floating("target", target)
+    _checks.require_same_shape("value", value.shape, target=target)
     # Counted from the first, equal targets have a variance of exactly 0; a mean misses them by a rounding.
     start = target.ravel()[0]
     variance = (target - start).var()
@@ -149,7 +149,7 @@ def approximate_kl(log_ratio: Array) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    x = jnp.minimum(_checks.floating("log_ratio", log_ratio), 20.0)
+    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), 20.0)
     # Near ratio 1 the two terms cancel to x²/2 and float32 would lose it, sign and all: the series does not.
     near = jnp.abs(x) < 0.01
     series = 0.5 * jnp.square(x) * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
@@ -174,7 +174,7 @@ def clip_fraction(log_ratio: Array, *, clip: Array | float = 0.2) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    log_ratio = jnp.clip(_checks.floating("log_ratio", log_ratio), -20.0, 20.0)
+    log_ratio = jnp.clip(_checks.as_floating("log_ratio", log_ratio), -20.0, 20.0)
     return jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype))
 
 
@@ -196,7 +196,7 @@ def effective_sample_size(log_weight: Array) -> Array:
         TypeError: if log_weight is not floating.
         ValueError: if it is empty.
     """
-    log_weight = _checks.floating("log_weight", log_weight)
+    log_weight = _checks.as_floating("log_weight", log_weight)
     largest = jax.lax.stop_gradient(log_weight.max())
     weight = jnp.exp(log_weight - jnp.where(largest == -jnp.inf, 0.0, largest))
     return _divide(jnp.square(weight.sum()), jnp.square(weight).sum())
@@ -212,11 +212,7 @@ def _rows(tree: Params) -> Array:
             "Use an estimator's per_trajectory."
         )
     count = counts.pop()
-    return _wide(jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1))
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return _checks.widened(jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1))
 
 
 def _divide(x: Array, y: Array) -> Array:

@@ -86,8 +86,8 @@ def ppo_clip_loss(
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, eq. 7.
     """
     log_ratio, advantage = _pair("log_ratio", log_ratio, "advantage", advantage)
-    clip = _checks.broadcastable("clip", clip, log_ratio.shape)
-    clip_upper = clip if clip_upper is None else _checks.broadcastable("clip_upper", clip_upper, log_ratio.shape)
+    clip = _checks.as_scalar_or_shape("clip", clip, log_ratio.shape)
+    clip_upper = clip if clip_upper is None else _checks.as_scalar_or_shape("clip_upper", clip_upper, log_ratio.shape)
     advantage = jax.lax.stop_gradient(advantage)
     ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip_upper)
@@ -127,9 +127,9 @@ def kl_penalty_loss(log_ratio: Array, advantage: Array, *, kl: Array, coefficien
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, eq. 8.
     """
     log_ratio, advantage = _pair("log_ratio", log_ratio, "advantage", advantage)
-    kl = _checks.floating("kl", kl)
-    _checks.same_shape("log_ratio", log_ratio.shape, kl=kl)
-    coefficient = _checks.broadcastable("coefficient", coefficient, log_ratio.shape)
+    kl = _checks.as_floating("kl", kl)
+    _checks.require_same_shape("log_ratio", log_ratio.shape, kl=kl)
+    coefficient = _checks.as_scalar_or_shape("coefficient", coefficient, log_ratio.shape)
     ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     return coefficient * kl - ratio * jax.lax.stop_gradient(advantage)
 
@@ -201,9 +201,9 @@ def clipped_value_loss(value: Array, target: Array, *, old_value: Array, clip: A
         Engstrom et al. (2020), Implementation matters in deep policy gradients: a case study on PPO and TRPO.
     """
     value, target = _pair("value", value, "target", target)
-    old_value = _checks.floating("old_value", old_value)
-    _checks.same_shape("value", value.shape, old_value=old_value)
-    clip = _checks.broadcastable("clip", clip, value.shape)
+    old_value = _checks.as_floating("old_value", old_value)
+    _checks.require_same_shape("value", value.shape, old_value=old_value)
+    clip = _checks.as_scalar_or_shape("clip", clip, value.shape)
     target, old_value = jax.lax.stop_gradient((target, old_value))
     near = old_value + jnp.clip(value - old_value, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(near - target))
@@ -238,7 +238,7 @@ def entropy_loss(entropy: Array) -> Array:
     References:
         Williams and Peng (1991), Function optimization using connectionist reinforcement learning algorithms.
     """
-    return -_checks.floating("entropy", entropy)
+    return -_checks.as_floating("entropy", entropy)
 
 
 @compiled("axis")
@@ -273,10 +273,10 @@ def masked_mean(x: Array, mask: Array | None = None, *, axis: int | tuple[int, .
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 5.5, on ratios of sums.
     """
-    x = _checks.floating("x", x)
+    x = _checks.as_floating("x", x)
     if mask is None:
         return x.mean(axis)
-    mask = _checks.boolean("mask", mask, like=x)
+    mask = _checks.as_boolean("mask", mask, like=x)
     return jnp.where(mask, x, 0.0).sum(axis) / jnp.maximum(mask.sum(axis), 1).astype(x.dtype)
 
 
@@ -312,9 +312,9 @@ def standardize(x: Array, mask: Array | None = None, *, eps: Array | float = 1e-
     References:
         Andrychowicz et al. (2021), What matters in on-policy reinforcement learning? A large-scale empirical study.
     """
-    x = _checks.floating("x", x)
+    x = _checks.as_floating("x", x)
     if mask is not None:
-        mask = _checks.boolean("mask", mask, like=x)
+        mask = _checks.as_boolean("mask", mask, like=x)
         x = jnp.where(mask, x, 0.0)
     # A mean of equal numbers may miss them by a rounding; counted from the first that counts they are exactly 0.
     x = x - jax.lax.stop_gradient(x.ravel()[0 if mask is None else jnp.argmax(mask)])
@@ -325,7 +325,7 @@ def standardize(x: Array, mask: Array | None = None, *, eps: Array | float = 1e-
 
 
 def _pair(first_name: str, first: Array, second_name: str, second: Array) -> tuple[Array, Array]:
-    first = _checks.floating(first_name, first)
-    second = _checks.floating(second_name, second)
-    _checks.same_shape(first_name, first.shape, **{second_name: second})
+    first = _checks.as_floating(first_name, first)
+    second = _checks.as_floating(second_name, second)
+    _checks.require_shape(second_name, second, first.shape, of=first_name)
     return first, second

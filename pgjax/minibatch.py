@@ -34,7 +34,7 @@ def permutation(key: Array, *, size: int, method: Literal["hash", "sort"] = "has
         TypeError: if size is not an int.
         ValueError: if size is not in [1, 2^31) or method is unknown.
     """
-    size = _checks.positive_int("size", size)
+    size = _checks.as_positive_int("size", size)
     if size >= 2**31:
         raise ValueError(f"size must be below 2^31, got {size}. Shuffle in parts.")
     if method == "sort":
@@ -129,10 +129,10 @@ def epochs(
         TypeError: if a count is not an int.
         ValueError: if the leading axes differ or are too few, or num_minibatches does not divide the number of rows.
     """
-    _checks.function("step", step)
-    num_epochs = _checks.positive_int("num_epochs", num_epochs)
-    num_minibatches = _checks.positive_int("num_minibatches", num_minibatches)
-    num_axes = _checks.positive_int("num_axes", num_axes)
+    _checks.require_callable("step", step)
+    num_epochs = _checks.as_positive_int("num_epochs", num_epochs)
+    num_minibatches = _checks.as_positive_int("num_minibatches", num_minibatches)
+    num_axes = _checks.as_positive_int("num_axes", num_axes)
     size = _common_rows(data, num_axes, num_minibatches, "num_minibatches")
     rows = jax.tree.map(lambda x: x.reshape((size, *x.shape[num_axes:])), data)
 
@@ -167,8 +167,8 @@ def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: i
         TypeError: if num_microbatches is not an int.
         ValueError: if it does not divide N, or the lengths differ.
     """
-    _checks.function("function", function)
-    num_microbatches = _checks.positive_int("num_microbatches", num_microbatches)
+    _checks.require_callable("function", function)
+    num_microbatches = _checks.as_positive_int("num_microbatches", num_microbatches)
     moved = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), data)
     _common_rows(moved, 1, num_microbatches, "num_microbatches")
     parts = jax.tree.map(lambda x: x.reshape((num_microbatches, -1, *x.shape[1:])), moved)

@@ -106,12 +106,12 @@ def reference_gradient(
         Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
         Ilyas et al. (2020), A closer look at deep policy gradients, on gradients from many samples as a reference.
     """
-    _checks.function("estimate", estimate)
-    num_batches = _checks.positive_int("num_batches", num_batches, at_least=2)
-    trajectories = _checks.positive_int("trajectories_per_batch", trajectories_per_batch)
-    steps = _checks.positive_int("steps_per_batch", steps_per_batch)
+    _checks.require_callable("estimate", estimate)
+    num_batches = _checks.as_positive_int("num_batches", num_batches, at_least=2)
+    trajectories = _checks.as_positive_int("trajectories_per_batch", trajectories_per_batch)
+    steps = _checks.as_positive_int("steps_per_batch", steps_per_batch)
     like = jax.eval_shape(estimate, key, params)
-    _checks.same_structure("estimate(key, params)", like, params, of="params")
+    _checks.require_same_structure("estimate(key, params)", like, params, of="params")
     # Blocks of √n estimates, then the blocks: each sum has about √n terms.
     block = math.isqrt(num_batches - 1) + 1
 
@@ -155,9 +155,9 @@ def merge_references(first: GradientReference, second: GradientReference) -> Gra
     Raises:
         ValueError: if their gradients differ in structure or shape.
     """
-    _checks.same_structure("second", second.gradient, first.gradient, of="first")
+    _checks.require_same_structure("second", second.gradient, first.gradient, of="first")
     parts = [_moments_of(reference) for reference in (first, second)]
-    _checks.same_shape("first", parts[0].mean.shape, second=parts[1].mean)
+    _checks.require_same_shape("first", parts[0].mean.shape, second=parts[1].mean)
     moments, count = _merge(*parts), first.num_estimates + second.num_estimates
     spread, back = moments.squares / (count - 1), unflatten(first.gradient)
     return GradientReference(

@@ -69,8 +69,8 @@ def test_leave_one_out_needs_others() -> None:
 
 def test_the_step_mean_is_the_mean_of_each_step() -> None:
     g = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    np.testing.assert_allclose(pg.step_mean_with_self(g), np.tile(g.mean(1, keepdims=True), (1, 3)), rtol=1e-5)
-    np.testing.assert_allclose(pg.step_mean_with_self(g, axis=0), np.tile(g.mean(0), (4, 1)), rtol=1e-5)
+    np.testing.assert_allclose(pg.batch_mean(g), np.tile(g.mean(1, keepdims=True), (1, 3)), rtol=1e-5)
+    np.testing.assert_allclose(pg.batch_mean(g, axis=0), np.tile(g.mean(0), (4, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])

@@ -148,7 +148,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "bootstrap_values": lambda d: Case((d.params(), d.trajectory()), static={"value": value}),
     # baselines
     "leave_one_out": lambda d: Case((d.normal(T, B), d.bools(T, B))),
-    "step_mean_with_self": lambda d: Case((d.normal(T, B),)),
+    "batch_mean": lambda d: Case((d.normal(T, B),)),
     "init_moving_mean": lambda d: Case(keeps_dtype=False, smooth=False),
     "moving_mean": lambda d: Case((pg.update_moving_mean(pg.init_moving_mean(), d.normal(B)),), keeps_dtype=False),
     "update_moving_mean": lambda d: Case(

@@ -46,9 +46,10 @@ def faults(function: Callable[..., Any], *, mathematical: bool) -> list[str]:
         described = {name.lstrip("*") for entry in entries for name in entry.split(", ")}
         found += [f"Args does not describe {p.name}" for p in parameters if p.name not in described]
         found += [f"Args describes {name}, which is no argument" for name in described - {p.name for p in parameters}]
+    raises = re.search(r"\braise \w|_checks\.", inspect.getsource(inspect.unwrap(function)))
     needed = (
         "Returns",
-        *(("Raises",) if parameters else ()),
+        *(("Raises",) if raises else ()),
         *(("Properties", "Example", "References") if mathematical else ()),
     )
     found += [f"has no section {name}" for name in needed if not parts.get(name, "").strip()]
@@ -115,6 +116,8 @@ def good(x: float, *, scale: float) -> float:
     References:
         Euclid (about 300 BC), Elements, book VII.
     """
+    if not isinstance(x, float):
+        raise TypeError("x must be a number.")
     return x * scale
 
 
@@ -140,6 +143,8 @@ def test_a_complete_docstring_passes() -> None:
 )
 def test_an_incomplete_docstring_is_rejected(old: str, new: str, complaint: str) -> None:
     def bad(x: float, *, scale: float) -> float:
+        if scale == 0.0:
+            raise ValueError("scale must not be 0.")
         return good(x, scale=scale)
 
     assert old in str(good.__doc__)

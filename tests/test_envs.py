@@ -16,7 +16,7 @@ from flax import linen, nnx
 from probes import coin, collect, start
 
 import pgjax as pg
-from pgjax.envs import FlattenObservation, FromDone, OneHotObservation, PooledReset, TimeLimit, Wrapper
+from pgjax.envs import FiveValueAdapter, FlattenObservation, OneHotObservation, PooledReset, TimeLimit, Wrapper
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FROZEN_LAKE, LAKE_PARAMS = gymnax.make("FrozenLake-misc")
@@ -108,11 +108,11 @@ def test_a_pool_of_one_repeats_its_start() -> None:
 
 def test_an_older_environment_is_adapted() -> None:
     """It reports one `done`; the adapter knows which ends are the limit's, and gives the true last observation."""
-    _, window = collect(FromDone(probes.FiveValues()), num_steps=9)
+    _, window = collect(FiveValueAdapter(probes.FiveValues()), num_steps=9)
     np.testing.assert_array_equal(window.terminated, window.next_obs == 3)
     assert not window.truncated.any()
     np.testing.assert_array_equal(window.next_obs, window.obs + 1)
-    _, window = collect(FromDone(probes.FiveValues(), max_steps=3), num_steps=9)
+    _, window = collect(FiveValueAdapter(probes.FiveValues(), max_steps=3), num_steps=9)
     np.testing.assert_array_equal(window.truncated, window.step == 2)  # those that began at 0
     np.testing.assert_array_equal(window.terminated, (window.next_obs == 3) & (window.step < 2))
     assert window.truncated.any()
@@ -120,7 +120,7 @@ def test_an_older_environment_is_adapted() -> None:
 
 
 def test_the_limit_of_an_older_environment_is_read_off_its_parameters() -> None:
-    _, window = collect(FromDone(probes.FiveValues()), probes.ProbeParams(max_steps_in_episode=3), num_steps=9)
+    _, window = collect(FiveValueAdapter(probes.FiveValues()), probes.ProbeParams(max_steps_in_episode=3), num_steps=9)
     assert window.truncated.any()
     np.testing.assert_array_equal(window.truncated, window.step == 2)
 
@@ -149,7 +149,7 @@ def test_wrappers_nest_in_any_order(name: str) -> None:
 
 
 def test_a_wrapped_older_environment_can_be_limited() -> None:
-    _, window = collect(TimeLimit(FromDone(probes.FiveValues()), 2), num_steps=9)
+    _, window = collect(TimeLimit(FiveValueAdapter(probes.FiveValues()), 2), num_steps=9)
     np.testing.assert_array_equal(window.truncated, window.step == 1)
     np.testing.assert_array_equal(window.terminated, window.next_obs == 3)
 
@@ -201,8 +201,8 @@ def test_a_state_may_hold_random_keys() -> None:
         (lambda: TimeLimit(probes.Bare()), TypeError, "^TimeLimit needs env.step_env, .* Bare has none"),
         (lambda: PooledReset(probes.TERMINATES, 0), ValueError, "^size must be at least 1"),
         (lambda: PooledReset(probes.Bare()), TypeError, "^PooledReset needs env.step_env"),
-        (lambda: FromDone(probes.Bare()), TypeError, "^FromDone needs env.step_env"),
-        (lambda: FromDone(probes.FiveValues(), 0), ValueError, "^max_steps must be at least 1"),
+        (lambda: FiveValueAdapter(probes.Bare()), TypeError, "^FiveValueAdapter needs env.step_env"),
+        (lambda: FiveValueAdapter(probes.FiveValues(), 0), ValueError, "^max_steps must be at least 1"),
         (lambda: OneHotObservation(FROZEN_LAKE, 0), ValueError, "^num_values must be at least 1"),
         (
             lambda: start(OneHotObservation(probes.TERMINATES, 3)),

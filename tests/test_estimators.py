@@ -213,7 +213,7 @@ def test_leave_one_out_is_unbiased_with_the_variance_of_the_closed_form(size: in
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_a_mean_with_the_own_return_shrinks_the_gradient_by_exactly_one_part_in_n(size: int) -> None:
-    estimates, weights, truth = bandit_groups(size, pg.step_mean_with_self)
+    estimates, weights, truth = bandit_groups(size, pg.batch_mean)
     assert miss(estimates, weights, truth * (size - 1) / size) < 1e-14
     assert miss(estimates, weights, truth) > 0.1 / size * float(jnp.abs(truth).max())
 

@@ -263,7 +263,7 @@ def test_the_criterion_sees_one_key_used_by_policy_and_environment() -> None:
 GROUP = 3
 GROUP_BASELINES = {
     "right": pg.leave_one_out,
-    "a mean with the own sample": pg.step_mean_with_self,
+    "a mean with the own sample": pg.batch_mean,
     "the greatest of all": lambda g: jnp.broadcast_to(g.max(-1, keepdims=True), g.shape),
     "standardised": lambda g: g - pg.standardize(g),
     "the own sample twice": lambda g: (g.sum(-1, keepdims=True) - g) / GROUP - g / GROUP,

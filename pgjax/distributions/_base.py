@@ -123,15 +123,15 @@ class Base:
         """Return this distribution with leading axes added, so that ranks agree without being promoted."""
         return jax.tree.map(lambda x: jnp.broadcast_to(x, lead + x.shape), self) if lead else self
 
-    def _meet(self, name: str, x: Array) -> Self:
+    def _broadcast_like(self, name: str, x: Array) -> Self:
         """Check that x ends with the distribution's shape; return the distribution with x's leading axes."""
-        _checks.trailing_shape(name, x, self.shape, of="the distribution")
+        _checks.require_trailing_shape(name, x, self.shape, of="the distribution")
         return self._lifted(x.shape[: x.ndim - len(self.shape)])
 
     def _compared(self, other: Any) -> Any:
         """Check that a divergence from self to other makes sense; return other with the leading axes of self."""
-        _checks.same_class("other", other, type(self))
+        _checks.require_same_class("other", other, type(self))
         name = dataclasses.fields(self)[0].name  # type: ignore[arg-type]
         mine, theirs = getattr(self, name), getattr(other, name)
-        _checks.trailing_shape(f"{name} of this distribution", mine, theirs.shape, of=f"{name} of other")
+        _checks.require_trailing_shape(f"{name} of this distribution", mine, theirs.shape, of=f"{name} of other")
         return other._lifted(mine.shape[: mine.ndim - theirs.ndim])

@@ -39,7 +39,7 @@ def sample_action(distribution: Any, key: Array) -> tuple[Any, Any, Array]:
         return distribution.squash(raw), raw, log_prob_of(distribution, None, raw)
     if hasattr(distribution, "sample_and_log_prob"):
         action, log_prob = _call_with_key(distribution, "sample_and_log_prob", key)
-        return action, None, _checks.floating("log_prob", log_prob)
+        return action, None, _checks.as_floating("log_prob", log_prob)
     action = _call_with_key(distribution, "sample", key)
     return action, None, log_prob_of(distribution, action)
 
@@ -64,13 +64,13 @@ def log_prob_of(distribution: Any, action: Any, raw_action: Any = None) -> Array
         TypeError: if the object has no log_prob, or what it gives is not floating.
     """
     if raw_action is not None and hasattr(distribution, "log_prob_raw"):
-        return _checks.floating("log_prob", distribution.log_prob_raw(raw_action))
+        return _checks.as_floating("log_prob", distribution.log_prob_raw(raw_action))
     if not hasattr(distribution, "log_prob"):
         raise TypeError(
             f"distribution must have a method log_prob(action), got {type(distribution).__name__}. "
             "A policy returns a distribution, not an action or logits: wrap logits in Categorical(logits)."
         )
-    return _checks.floating("log_prob", distribution.log_prob(action))
+    return _checks.as_floating("log_prob", distribution.log_prob(action))
 
 
 def action_from_noise(distribution: Any, noise: Any) -> tuple[Any, Any, Array]:
@@ -116,9 +116,6 @@ def draw_noise(distribution: Any, keys: Array) -> Any:
 
     Returns:
         The noise, leaves [N, ...]; None for a Beta and for distributions from elsewhere.
-
-    Raises:
-        TypeError: never by itself.
     """
     if not getattr(distribution, "has_noise", False):
         return None

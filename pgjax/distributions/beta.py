@@ -57,9 +57,9 @@ class Beta(Base):
     has_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        alpha = _checks.parameter("alpha", self.alpha)
+        alpha = _checks.as_parameter("alpha", self.alpha)
         rest = {
-            name: _checks.spread(name, _checks.floating(name, getattr(self, name)), alpha.shape, of="alpha")
+            name: _checks.broadcast_to(name, _checks.as_floating(name, getattr(self, name)), alpha.shape, of="alpha")
             for name in ("beta", "low", "high")
         }
         self._set(alpha=alpha, **rest)
@@ -126,8 +126,8 @@ class Beta(Base):
             TypeError: if action is not floating.
             ValueError: if action does not end with the distribution's shape.
         """
-        action = _checks.floating("action", action)
-        this = self._meet("action", action)
+        action = _checks.as_floating("action", action)
+        this = self._broadcast_like("action", action)
         width = this.high - this.low
         x = _inside((action - this.low) / width)
         kernel = (this.alpha - 1.0) * jnp.log(x) + (this.beta - 1.0) * jnp.log1p(-x)

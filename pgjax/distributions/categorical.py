@@ -55,9 +55,9 @@ class Categorical(Base):
     event_ndim: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        logits, mask = _checks.parameter("logits", self.logits, axes="[..., K]"), self.mask
+        logits, mask = _checks.as_parameter("logits", self.logits, axes="[..., K]"), self.mask
         if mask is not None:
-            mask = _checks.spread("mask", _checks.boolean("mask", mask), logits.shape, of="logits")
+            mask = _checks.broadcast_to("mask", _checks.as_boolean("mask", mask), logits.shape, of="logits")
         self._set(logits=logits, mask=mask)
 
     @property
@@ -109,9 +109,9 @@ class Categorical(Base):
             TypeError: if noise is not floating.
             ValueError: if noise does not end with the batch shape.
         """
-        noise = _checks.floating("noise", noise)
+        noise = _checks.as_floating("noise", noise)
         u = jnp.clip(noise, 0.0, 1.0 - jnp.finfo(noise.dtype).eps)  # then u * total < total, in rounding too
-        return _inverse_cdf(self._meet("noise", noise).probs, u)
+        return _inverse_cdf(self._broadcast_like("noise", noise).probs, u)
 
     def log_prob(self, action: Any) -> Array:
         """Compute log π(a).
@@ -126,8 +126,8 @@ class Categorical(Base):
             TypeError: if action is not of integer dtype.
             ValueError: if action does not end with the batch shape.
         """
-        action = _checks.integer("action", action)
-        log_probs = self._meet("action", action).log_probs
+        action = _checks.as_integer("action", action)
+        log_probs = self._broadcast_like("action", action).log_probs
         exists = (action >= 0) & (action < self.logits.shape[-1])
         # A sum over a one-hot selection: the gradient of an indexed read is a scatter, which is slow everywhere.
         selected = action[..., None] == jax.lax.broadcasted_iota(action.dtype, log_probs.shape, log_probs.ndim - 1)

@@ -44,7 +44,7 @@ class MultiCategorical(Base):
 
     def __post_init__(self) -> None:
         logits = _stack_padded(self.logits) if isinstance(self.logits, (tuple, list)) else self.logits
-        self._set(logits=_checks.parameter("logits", logits, axes="[..., D, K]"))
+        self._set(logits=_checks.as_parameter("logits", logits, axes="[..., D, K]"))
 
     @property
     def _components(self) -> Categorical:
@@ -168,7 +168,7 @@ class Bernoulli(Base):
     logits: Array
 
     def __post_init__(self) -> None:
-        self._set(logits=_checks.parameter("logits", self.logits))
+        self._set(logits=_checks.as_parameter("logits", self.logits))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -207,8 +207,8 @@ class Bernoulli(Base):
             TypeError: if noise is not floating.
             ValueError: if noise does not end with the distribution's shape.
         """
-        noise = _checks.floating("noise", noise)
-        return (noise < self._meet("noise", noise).probs).astype(jnp.int32)
+        noise = _checks.as_floating("noise", noise)
+        return (noise < self._broadcast_like("noise", noise).probs).astype(jnp.int32)
 
     def log_prob(self, action: Any) -> Array:
         """Compute log π(a), summed over the components.
@@ -225,8 +225,8 @@ class Bernoulli(Base):
         """
         action = _checks.as_array("action", action)
         if action.dtype != jnp.bool_:
-            action = _checks.integer("action", action) != 0
-        logits = self._meet("action", action).logits
+            action = _checks.as_integer("action", action) != 0
+        logits = self._broadcast_like("action", action).logits
         return -jnp.sum(jax.nn.softplus(jnp.where(action, -logits, logits)), axis=-1)
 
     def entropy(self) -> Array:
@@ -271,10 +271,10 @@ def _stack_padded(logits: Sequence[Any]) -> Array:
     """Return a list of [..., K_i] as one [..., D, K], padded with actions of probability 0."""
     if not logits:
         raise ValueError("logits is an empty sequence; pass at least one array [..., K_i].")
-    arrays = [_checks.parameter(f"logits[{i}]", x, axes="[..., K]") for i, x in enumerate(logits)]
+    arrays = [_checks.as_parameter(f"logits[{i}]", x, axes="[..., K]") for i, x in enumerate(logits)]
     batch, longest = arrays[0].shape[:-1], max(x.shape[-1] for x in arrays)
     for i, x in enumerate(arrays):
-        _checks.same_shape("the batch axes of logits[0]", batch, **{f"logits[{i}] without its last axis": x[..., 0]})
+        _checks.require_shape(f"logits[{i}] without its last axis", x[..., 0], batch, of="the batch axes of logits[0]")
 
     def padded(x: Array) -> Array:
         widths = [(0, 0)] * len(batch) + [(0, longest - x.shape[-1])]

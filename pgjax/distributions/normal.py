@@ -43,8 +43,10 @@ class Normal(Base):
     scale: Array
 
     def __post_init__(self) -> None:
-        loc = _checks.parameter("loc", self.loc)
-        self._set(loc=loc, scale=_checks.spread("scale", _checks.floating("scale", self.scale), loc.shape, of="loc"))
+        loc = _checks.as_parameter("loc", self.loc)
+        self._set(
+            loc=loc, scale=_checks.broadcast_to("scale", _checks.as_floating("scale", self.scale), loc.shape, of="loc")
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,8 +80,8 @@ class Normal(Base):
             TypeError: if noise is not floating.
             ValueError: if noise does not end with the distribution's shape.
         """
-        noise = _checks.floating("noise", noise)
-        this = self._meet("noise", noise)
+        noise = _checks.as_floating("noise", noise)
+        this = self._broadcast_like("noise", noise)
         return this.loc + this.scale * noise
 
     def log_prob(self, action: Any) -> Array:
@@ -95,8 +97,8 @@ class Normal(Base):
             TypeError: if action is not floating.
             ValueError: if action does not end with the distribution's shape.
         """
-        action = _checks.floating("action", action)
-        this = self._meet("action", action)
+        action = _checks.as_floating("action", action)
+        this = self._broadcast_like("action", action)
         z = (action - this.loc) / this.scale
         return -jnp.sum(0.5 * jnp.square(z) + jnp.log(this.scale) + 0.5 * math.log(2.0 * math.pi), axis=-1)
 

@@ -62,9 +62,9 @@ class TanhNormal(Base):
     high: Array | float = 1.0
 
     def __post_init__(self) -> None:
-        loc = _checks.parameter("loc", self.loc)
+        loc = _checks.as_parameter("loc", self.loc)
         rest = {
-            name: _checks.spread(name, _checks.floating(name, getattr(self, name)), loc.shape, of="loc")
+            name: _checks.broadcast_to(name, _checks.as_floating(name, getattr(self, name)), loc.shape, of="loc")
             for name in ("scale", "low", "high")
         }
         self._set(loc=loc, **rest)
@@ -137,8 +137,8 @@ class TanhNormal(Base):
             TypeError: if raw is not floating.
             ValueError: if raw does not end with the distribution's shape.
         """
-        raw = _checks.floating("raw", raw)
-        this = self._meet("raw", raw)
+        raw = _checks.as_floating("raw", raw)
+        this = self._broadcast_like("raw", raw)
         # Rounding may lead past a bound by one unit in the last place; environments assert their bounds.
         return jnp.clip(this.low + (this.high - this.low) * jax.nn.sigmoid(2.0 * raw), this.low, this.high)
 
@@ -170,8 +170,8 @@ class TanhNormal(Base):
             TypeError: if raw is not floating.
             ValueError: if raw does not end with the distribution's shape.
         """
-        raw = _checks.floating("raw", raw)
-        this = self._meet("raw", raw)
+        raw = _checks.as_floating("raw", raw)
+        this = self._broadcast_like("raw", raw)
         log_slope = _log_tanh_slope(raw) + jnp.log((this.high - this.low) / 2.0)
         return this.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)
 
@@ -192,8 +192,8 @@ class TanhNormal(Base):
             TypeError: if action is not floating.
             ValueError: if action does not end with the distribution's shape.
         """
-        action = _checks.floating("action", action)
-        this, eps = self._meet("action", action), jnp.finfo(action.dtype).eps
+        action = _checks.as_floating("action", action)
+        this, eps = self._broadcast_like("action", action), jnp.finfo(action.dtype).eps
         y = jnp.clip((action - this.low) / (this.high - this.low), eps, 1.0 - eps)
         return this.log_prob_raw(0.5 * (jnp.log(y) - jnp.log1p(-y)))
 

@@ -10,12 +10,12 @@ from pgjax.envs.normalization import (
     update_reward_scale,
     update_statistics,
 )
-from pgjax.envs.resets import FromDone, PooledReset, TimeLimit
+from pgjax.envs.resets import FiveValueAdapter, PooledReset, TimeLimit
 from pgjax.envs.wrappers import FlattenObservation, OneHotObservation, Wrapper
 
 __all__ = [
+    "FiveValueAdapter",
     "FlattenObservation",
-    "FromDone",
     "OneHotObservation",
     "PooledReset",
     "RewardScale",

@@ -49,7 +49,7 @@ def batched_reset(key: Array, env: Environment, env_params: Any, num_envs: int) 
     return obs, env_state
 
 
-class Chance(NamedTuple):
+class StepRandomness(NamedTuple):
     """What chance adds to T steps of B environments, drawn before the loop. Every leaf is [T, B, ...]."""
 
     keys: Array  # one key for each step of each environment
@@ -62,7 +62,7 @@ _MOST_BYTES_AHEAD = {"cpu": 2**20}
 _MOST_BYTES_AHEAD_ELSEWHERE = 2**26
 
 
-def draw_chance(key: Array, env: Environment, env_params: Any, *, num_envs: int, num_steps: int) -> Chance:
+def draw_randomness(key: Array, env: Environment, env_params: Any, *, num_envs: int, num_steps: int) -> StepRandomness:
     """Draw all keys, and where it can be done the start states, of a window of steps at once.
 
     A fresh start state is needed at every step of every environment, because on the device both branches of a
@@ -84,23 +84,23 @@ def draw_chance(key: Array, env: Environment, env_params: Any, *, num_envs: int,
     """
     keys = jax.random.split(key, (num_steps, num_envs))
     if not (isinstance(env, GymnaxEnvironment) and type(env).step is GymnaxEnvironment.step):
-        return Chance(keys, None)
+        return StepRandomness(keys, None)
     env_params = env.default_params if env_params is None else env_params
     reset = jax.vmap(jax.vmap(env.reset_env, in_axes=(0, params_axes(env, env_params, num_envs))), in_axes=(0, None))
     shapes = jax.tree.leaves(jax.eval_shape(reset, keys, env_params))
     most = _MOST_BYTES_AHEAD.get(jax.default_backend(), _MOST_BYTES_AHEAD_ELSEWHERE)
     if sum(leaf.size * leaf.dtype.itemsize for leaf in shapes) > most:
-        return Chance(keys, None)
+        return StepRandomness(keys, None)
     # gymnax's own step splits its key into one for the step and one for the reset.
     pairs = jax.vmap(jax.vmap(jax.random.split))(keys)
-    return Chance(pairs[:, :, 0], reset(pairs[:, :, 1], env_params))
+    return StepRandomness(pairs[:, :, 0], reset(pairs[:, :, 1], env_params))
 
 
-def batched_step(chance: Chance, env: Environment, env_params: Any, env_state: Any, action: Any) -> Outcome:
+def batched_step(randomness: StepRandomness, env: Environment, env_params: Any, env_state: Any, action: Any) -> Outcome:
     """Step every environment once.
 
     Args:
-        chance: one row of what `draw_chance` gave, leaves [B, ...].
+        randomness: one row of what `draw_randomness` gave, leaves [B, ...].
         env: the environment.
         env_params: its parameters, shared or one for each environment.
         env_state: leaves [B, ...].
@@ -113,17 +113,17 @@ def batched_step(chance: Chance, env: Environment, env_params: Any, env_state: A
         TypeError: if step does not return six values with info["final_observation"].
         ValueError: if the reward or a mask is not one number for each environment.
     """
-    axes = params_axes(env, env_params, chance.keys.shape[0])
+    axes = params_axes(env, env_params, randomness.keys.shape[0])
     step: Any = _step_by_itself
-    arguments: tuple[Any, ...] = (chance.keys, env_state, action)
-    if chance.start is not None:
-        step, arguments = _step_with_start, (*arguments, chance.start)
+    arguments: tuple[Any, ...] = (randomness.keys, env_state, action)
+    if randomness.start is not None:
+        step, arguments = _step_with_start, (*arguments, randomness.start)
         env_params = getattr(env, "default_params", None) if env_params is None else env_params
     in_axes = (None, *(0 for _ in arguments), axes)
     results = jax.vmap(step, in_axes=in_axes)(env, *arguments, env_params)
     obs, new_state, reward, terminated, truncated, last_obs = results
     for name, x in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
-        _checks.one_each(f"{name} of env.step", x, chance.keys.shape[:1])
+        _checks.require_one_each(f"{name} of env.step", x, randomness.keys.shape[:1])
     return Outcome(
         env_state=jax.tree.map(as_dtype_of, env_state, new_state),
         obs=as_floating(obs),
@@ -139,7 +139,7 @@ def _step_by_itself(env: Any, key: Array, state: Any, action: Any, params: Any) 
     if len(result) != 6:
         raise TypeError(
             f"env.step must return six values (obs, state, reward, terminated, truncated, info), got {len(result)}. "
-            "Wrap an environment of the older five-value form in pgjax.envs.FromDone."
+            "Wrap an environment of the older five-value form in pgjax.envs.FiveValueAdapter."
         )
     obs, new_state, reward, terminated, truncated, info = result
     if "final_observation" not in info:
@@ -201,9 +201,6 @@ def as_floating(x: Any) -> Any:
 
     Returns:
         The pytree with floating leaves only.
-
-    Raises:
-        TypeError: never by itself.
     """
     return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.float32), x)
 
@@ -217,8 +214,5 @@ def as_dtype_of(old: Array, new: Array) -> Array:
 
     Returns:
         new in the dtype of old.
-
-    Raises:
-        TypeError: never by itself.
     """
     return jnp.asarray(new, old.dtype)

@@ -62,13 +62,13 @@ def update_statistics(statistics: RunningStatistics, obs: Any) -> RunningStatist
         ValueError: if obs has another tree structure or other trailing axes than the statistics, if its leaves
             have different batch axes, or if it is empty.
     """
-    _checks.same_structure("obs", obs, statistics.mean, of="the statistics")
+    _checks.require_same_structure("obs", obs, statistics.mean, of="the statistics")
     structure: Any = jax.tree.structure(statistics.mean)
     new_mean, new_var, batches = [], [], set()
     for mean, var, leaf in zip(*map(jax.tree.leaves, (statistics.mean, statistics.var, obs)), strict=True):
         leaf = _checks.as_array("obs", leaf)
-        _checks.trailing_shape("obs", leaf, mean.shape, of="the statistics")
-        _checks.not_empty("obs", leaf)
+        _checks.require_trailing_shape("obs", leaf, mean.shape, of="the statistics")
+        _checks.require_nonempty("obs", leaf)
         batches.add(leaf.shape[: leaf.ndim - mean.ndim])
         share = leaf.size / mean.size / (statistics.count + leaf.size / mean.size)
         batch_mean, batch_var = _moments(leaf.astype(jnp.float32), leaf.ndim - mean.ndim)
@@ -108,12 +108,12 @@ def normalize(statistics: RunningStatistics, obs: Any, *, clip: Array | float = 
     Raises:
         ValueError: if obs has another tree structure or other trailing axes than the statistics.
     """
-    _checks.same_structure("obs", obs, statistics.mean, of="the statistics")
+    _checks.require_same_structure("obs", obs, statistics.mean, of="the statistics")
     statistics = jax.lax.stop_gradient(statistics)
 
     def standardize(mean: Array, var: Array, x: Any) -> Array:
         x = jnp.asarray(x, jnp.float32)
-        _checks.trailing_shape("obs", x, mean.shape, of="the statistics")
+        _checks.require_trailing_shape("obs", x, mean.shape, of="the statistics")
         mean, var = jnp.broadcast_to(mean, x.shape), jnp.broadcast_to(var, x.shape)
         return jnp.clip((x - mean) * jax.lax.rsqrt(var + 1e-8), -clip, clip)
 
@@ -144,7 +144,7 @@ def init_reward_scale(*, num_envs: int) -> RewardScale:
         TypeError: if num_envs is not an int.
         ValueError: if num_envs < 1.
     """
-    num_envs = _checks.positive_int("num_envs", num_envs)
+    num_envs = _checks.as_positive_int("num_envs", num_envs)
     return RewardScale(init_statistics(jnp.float32(0.0)), jnp.zeros(num_envs, jnp.float32))
 
 
@@ -170,10 +170,10 @@ def update_reward_scale(scale: RewardScale, reward: Array, *, done: Array, disco
         ValueError: if shapes differ, if the state was made for another number of environments, or if discount
             is no scalar or a number outside [0, 1].
     """
-    reward = _checks.floating("reward", reward, ndim_at_least=2)
-    _checks.trailing_shape("reward", reward, scale.running_return.shape, of="the state's running_return")
-    done = _checks.boolean("done", done, like=reward)
-    discount = _checks.broadcastable("discount", discount, ()).astype(jnp.float32)
+    reward = _checks.as_floating("reward", reward, ndim_at_least=2)
+    _checks.require_trailing_shape("reward", reward, scale.running_return.shape, of="the state's running_return")
+    done = _checks.as_boolean("done", done, like=reward)
+    discount = _checks.as_scalar_or_shape("discount", discount, ()).astype(jnp.float32)
 
     def step(running: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         reward_t, done_t = row
@@ -203,5 +203,5 @@ def scale_reward(scale: RewardScale, reward: Array, *, clip: Array | float = 10.
     Raises:
         TypeError: if reward is not floating.
     """
-    reward = _checks.floating("reward", reward)
+    reward = _checks.as_floating("reward", reward)
     return jnp.clip(reward * jax.lax.rsqrt(scale.statistics.var + 1e-8), -clip, clip)

@@ -77,7 +77,7 @@ class CountedSteps(OwnReset):
 
 
 @dataclass(frozen=True)
-class FromDone(CountedSteps):
+class FiveValueAdapter(CountedSteps):
     """Adapt an environment of the older form: step -> (obs, state, reward, done, info), resets by itself.
 
     Such an environment says neither why an episode ended nor what was seen last. This adapter calls
@@ -102,7 +102,7 @@ class FromDone(CountedSteps):
     def __post_init__(self) -> None:
         _need_step_env(self)
         if self.max_steps is not None:
-            _checks.positive_int("max_steps", self.max_steps)
+            _checks.as_positive_int("max_steps", self.max_steps)
 
     def step_env(self, key: Array, state: CountedState, action: Any, params: Any = None) -> tuple[Any, ...]:
         """Take one step without a reset: (obs, state, reward, terminated, info)."""
@@ -135,7 +135,7 @@ class TimeLimit(CountedSteps):
 
     def __post_init__(self) -> None:
         _need_step_env(self)
-        _checks.positive_int("max_steps", self.max_steps)
+        _checks.as_positive_int("max_steps", self.max_steps)
 
     def is_truncated(self, state: CountedState, params: Any = None) -> Array:
         """Tell whether the episode is cut in this state."""
@@ -180,7 +180,7 @@ class PooledReset(OwnReset):
 
     def __post_init__(self) -> None:
         _need_step_env(self)
-        _checks.positive_int("size", self.size)
+        _checks.as_positive_int("size", self.size)
 
     def reset(self, key: Array, params: Any = None) -> tuple[Any, PooledState]:
         """Start an episode: (obs, state)."""

@@ -96,11 +96,11 @@ class OneHotObservation(EncodedObservation):
 
     def __post_init__(self) -> None:
         if self.num_values is not None:
-            _checks.positive_int("num_values", self.num_values)
+            _checks.as_positive_int("num_values", self.num_values)
 
     def encode(self, obs: Array, params: Any) -> Array:
         """Give the other form of an observation of `env`."""
-        _checks.integer("the observation of env", obs)
+        _checks.as_integer("the observation of env", obs)
         return jax.nn.one_hot(obs, self._size(params))
 
     def observation_space(self, params: Any = None) -> spaces.Box:
@@ -149,8 +149,5 @@ def given_params(env: Any, params: Any) -> Any:
 
     Returns:
         params, or env.default_params; None if there are none either.
-
-    Raises:
-        TypeError: never by itself.
     """
     return getattr(env, "default_params", None) if params is None else params

@@ -238,8 +238,8 @@ def _baseline(baseline: Any, returns: Array) -> Array | float:
     if baseline is None:
         return 0.0
     if not callable(baseline):
-        return _checks.broadcastable("baseline", baseline, returns.shape)
+        return _checks.as_scalar_or_shape("baseline", baseline, returns.shape)
     # A function always sees [T, B]: a mean over the last axis must never run over time.
     batch = jax.lax.stop_gradient(returns if returns.ndim > 1 else returns[:, None])
-    value = _checks.broadcastable("the result of baseline(return_)", baseline(batch), batch.shape)
+    value = _checks.as_scalar_or_shape("the result of baseline(return_)", baseline(batch), batch.shape)
     return value.reshape(returns.shape) if value.ndim else value

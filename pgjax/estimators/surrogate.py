@@ -131,16 +131,18 @@ def estimator(*static: str, unit_interval: tuple[str, ...] = ()) -> Callable[[Ca
 def _form(surrogate: Callable[..., Surrogate], params: Params, trajectory: Trajectory, kwargs: Any) -> Surrogate:
     """What is minimised, its targets made constants."""
     remedy = "Estimators take (params, trajectory), in this order."
-    _checks.instance("trajectory", trajectory, Trajectory, remedy=remedy)
-    reward = _checks.floating("trajectory.reward", trajectory.reward, ndim_at_least=1)
-    _checks.boolean("trajectory.terminated", trajectory.terminated, like=reward)
-    _checks.boolean("trajectory.truncated", trajectory.truncated, like=reward)
+    _checks.require_instance("trajectory", trajectory, Trajectory, remedy=remedy)
+    reward = _checks.as_floating("trajectory.reward", trajectory.reward, ndim_at_least=1)
+    _checks.as_boolean("trajectory.terminated", trajectory.terminated, like=reward)
+    _checks.as_boolean("trajectory.truncated", trajectory.truncated, like=reward)
     form = surrogate(params, trajectory, **kwargs)
-    _checks.instance(f"the result of {surrogate.__name__}", form, Surrogate, remedy="Return Surrogate(loss, targets).")
+    _checks.require_instance(
+        f"the result of {surrogate.__name__}", form, Surrogate, remedy="Return Surrogate(loss, targets)."
+    )
     targets = jax.lax.stop_gradient(form.targets)
     if form.mask is None:
         return form._replace(targets=targets)
-    mask = _checks.boolean("mask", form.mask, like=reward)
+    mask = _checks.as_boolean("mask", form.mask, like=reward)
     # Zero times NaN is NaN: what does not count must be finite before it meets a gradient of 0.
     finite = lambda x: jnp.where(mask, x, 0) if x.shape == mask.shape else x  # noqa: E731
     return form._replace(targets=jax.tree.map(finite, targets), mask=mask)
@@ -148,13 +150,13 @@ def _form(surrogate: Callable[..., Surrogate], params: Params, trajectory: Traje
 
 def _total(form: Surrogate, params: Params, trajectory: Trajectory) -> Array:
     loss = form.loss(params, trajectory, form.targets, form.state)
-    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the loss of the estimator": loss})
+    _checks.require_shape("the loss of the estimator", loss, trajectory.reward.shape, of="trajectory.reward")
     return jnp.sum(loss if form.mask is None else jnp.where(form.mask, loss, 0.0))
 
 
 def _info(loss: Array, grads: Params, targets: Any) -> GradientInfo:
     """Norm and bad entries of a gradient, or of each one of many: loss says how many leading axes there are."""
-    leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(grads)]
+    leaves = [_checks.widened(x) for x in jax.tree.leaves(grads)]
     axes = [tuple(range(loss.ndim, x.ndim)) for x in leaves]
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(x), axis) for x, axis in zip(leaves, axes, strict=True)))
     bad = sum(jnp.sum(~jnp.isfinite(x), axis, dtype=jnp.int32) for x, axis in zip(leaves, axes, strict=True))

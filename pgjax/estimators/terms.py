@@ -26,7 +26,7 @@ def log_prob_taken(distribution: Any, trajectory: Trajectory) -> Array:
         ValueError: if its log_prob is not one number for each step.
     """
     log_prob = log_prob_of(distribution, trajectory.action, trajectory.raw_action)
-    _checks.same_shape("trajectory.reward", trajectory.reward.shape, **{"the policy's log_prob": log_prob})
+    _checks.require_shape("the policy's log_prob", log_prob, trajectory.reward.shape, of="trajectory.reward")
     return log_prob
 
 
@@ -45,4 +45,4 @@ def weighted(advantage: Array, step_weight: Array | None) -> Array:
     """
     if step_weight is None:
         return advantage
-    return advantage * _checks.broadcastable("step_weight", step_weight, advantage.shape)
+    return advantage * _checks.as_scalar_or_shape("step_weight", step_weight, advantage.shape)

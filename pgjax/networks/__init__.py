@@ -17,6 +17,7 @@ policy, so that it starts near the uniform or the central action, and 1 for the 
 
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.critics import ContinuousQNetwork, Ensemble, QNetwork, ValueNetwork
+from pgjax.networks.defaults import default_actor_critic
 from pgjax.networks.heads import BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
 from pgjax.networks.layers import MLP
 
@@ -33,4 +34,5 @@ __all__ = [
     "RecurrentActorCritic",
     "TanhGaussianPolicy",
     "ValueNetwork",
+    "default_actor_critic",
 ]

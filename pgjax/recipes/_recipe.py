@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from gymnax.environments import spaces
 from jax.flatten_util import ravel_pytree
 
-from pgjax import _checks, networks
+from pgjax import _checks
 from pgjax._types import Environment, Params, Policy, RolloutState, Value
 from pgjax.envs.boundary import batched_reset
 from pgjax.rollout import init_rollout
@@ -93,7 +92,7 @@ def build(
         ValueError: if total_steps does not allow one update.
     """
     policy, value = policy_of(model), value_of(model)
-    steps_per_update = _checks.positive_int("num_envs", num_envs) * _checks.positive_int("num_steps", num_steps)
+    steps_per_update = _checks.as_positive_int("num_envs", num_envs) * _checks.as_positive_int("num_steps", num_steps)
     if total_steps < steps_per_update:
         raise ValueError(
             f"total_steps must allow one update of num_envs * num_steps = {steps_per_update} steps, got {total_steps}."
@@ -199,35 +198,6 @@ def value_of(model: Any) -> Value:
         AttributeError: when called, if the module has no such method.
     """
     return lambda params, obs: model.apply(params, obs, method="value")
-
-
-def default_model(env: Any, env_params: Any, model: Any) -> Any:
-    """Return the model given, or one that fits the environment: separate two-layer trunks, or convolutions for planes.
-
-    Args:
-        env: the environment.
-        env_params: its parameters.
-        model: a Flax module or None.
-
-    Returns:
-        A Flax module with methods `policy` and `value`.
-
-    Raises:
-        TypeError: if the action space has no default.
-    """
-    if model is not None:
-        return model
-    space = env.action_space(env_params)
-    planes = len(getattr(env.observation_space(env_params), "shape", ())) == 3
-    actor_critic = networks.ConvActorCritic if planes else networks.ActorCritic
-    if isinstance(space, spaces.Discrete):
-        return actor_critic(networks.DiscretePolicy(int(space.n)))
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return actor_critic(networks.GaussianPolicy(int(space.shape[0])))
-    raise TypeError(
-        f"model is required: there is no default for the action space {type(space).__name__}. Pass a Flax module "
-        "with methods policy(obs) and value(obs)."
-    )
 
 
 def _one_obs(env: Environment, env_params: Any) -> Any:

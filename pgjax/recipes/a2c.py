@@ -10,7 +10,6 @@ from pgjax.recipes._recipe import (
     Recipe,
     TrainState,
     build,
-    default_model,
     descend,
     optimizer,
     policy_of,
@@ -62,7 +61,7 @@ def make_train(
     References:
         Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
     """
-    model = default_model(env, env_params, model)
+    model = model or pg.networks.default_actor_critic(env, env_params)
     policy, value = policy_of(model), value_of(model)
     num_updates = total_steps // (num_envs * num_steps)
 

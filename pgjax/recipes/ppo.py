@@ -7,7 +7,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, optimizer, policy_of, value_of
+from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, optimizer, policy_of, value_of
 
 Array = jax.Array
 
@@ -58,7 +58,7 @@ def make_train(
     References:
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, algorithm 1.
     """
-    model = default_model(env, env_params, model)
+    model = model or pg.networks.default_actor_critic(env, env_params)
     policy, value = policy_of(model), value_of(model)
     num_updates = total_steps // (num_envs * num_steps)
     minibatch_steps = num_epochs * num_minibatches

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, default_model, descend, optimizer, policy_of
+from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, descend, optimizer, policy_of
 
 Array = jax.Array
 
@@ -56,7 +56,7 @@ def make_train(
     References:
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
     """
-    model = default_model(env, env_params, model)
+    model = model or pg.networks.default_actor_critic(env, env_params)
     policy = policy_of(model)
     num_updates = total_steps // (num_envs * num_steps)
 

@@ -57,7 +57,7 @@ def bootstrap_values(
     References:
         Pardo, Tavakoli, Levdik and Kormushev (2018), Time limits in reinforcement learning.
     """
-    _checks.function("value", value)
+    _checks.require_callable("value", value)
     batch = trajectory.reward.shape
     values = _evaluate(value, params, trajectory.obs, batch, "obs")
     if trajectory.next_obs is None:
@@ -77,7 +77,7 @@ def bootstrap_values(
     next_value = jnp.concatenate([values[1:], last_value[None]])
     needed = trajectory.truncated & ~trajectory.terminated
     if trajectory.truncation_value is not None:
-        _checks.same_shape("trajectory.reward", batch, **{"trajectory.truncation_value": trajectory.truncation_value})
+        _checks.require_shape("trajectory.truncation_value", trajectory.truncation_value, batch, of="trajectory.reward")
         next_value = jnp.where(needed, trajectory.truncation_value, next_value)
     else:
         next_value = _evaluate_where(needed, params, trajectory.next_obs, next_value, value)
@@ -86,8 +86,8 @@ def bootstrap_values(
 
 def _evaluate(value: Value, params: Params, obs: Any, batch: tuple[int, ...], name: str) -> Array:
     result = f"result of value(params, {name})"
-    values = _checks.floating(f"the {result}", value(params, obs))
-    _checks.one_each(result, values, batch)
+    values = _checks.as_floating(f"the {result}", value(params, obs))
+    _checks.require_one_each(result, values, batch)
     return values
 
 

@@ -76,13 +76,13 @@ def vtrace(
         actor-learner architectures, eq. 1 and Remark 1.
     """
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
-    value = _checks.floating("value", value)
-    log_ratio = _checks.floating("log_ratio", log_ratio)
-    _checks.same_shape("reward", reward.shape, value=value, log_ratio=log_ratio)
-    lam = _checks.broadcastable("lam", lam, reward.shape)
-    clip_rho = _checks.broadcastable("clip_rho", clip_rho, reward.shape)
-    clip_c = _checks.broadcastable("clip_c", clip_c, reward.shape)
-    clip_pg_rho = _checks.broadcastable("clip_pg_rho", clip_pg_rho, reward.shape)
+    value = _checks.as_floating("value", value)
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    _checks.require_same_shape("reward", reward.shape, value=value, log_ratio=log_ratio)
+    lam = _checks.as_scalar_or_shape("lam", lam, reward.shape)
+    clip_rho = _checks.as_scalar_or_shape("clip_rho", clip_rho, reward.shape)
+    clip_c = _checks.as_scalar_or_shape("clip_c", clip_c, reward.shape)
+    clip_pg_rho = _checks.as_scalar_or_shape("clip_pg_rho", clip_pg_rho, reward.shape)
     rho = _ratio(log_ratio)
     delta = jnp.minimum(clip_rho, rho) * (reward + discount_t * next_value - value)
     correction = affine_recurrence(delta, discount_t * (1.0 - cut) * lam * jnp.minimum(clip_c, rho), method=method)
@@ -149,10 +149,10 @@ def retrace(
     reward, next_state_value, discount_t, cut = window(
         reward, next_state_value, terminated, truncated, discount, next_value_name="next_state_value"
     )
-    action_value = _checks.floating("action_value", action_value)
-    log_ratio = _checks.floating("log_ratio", log_ratio)
-    _checks.same_shape("reward", reward.shape, action_value=action_value, log_ratio=log_ratio)
-    trace = _checks.broadcastable("lam", lam, reward.shape) * jnp.minimum(1.0, _ratio(log_ratio))
+    action_value = _checks.as_floating("action_value", action_value)
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    _checks.require_same_shape("reward", reward.shape, action_value=action_value, log_ratio=log_ratio)
+    trace = _checks.as_scalar_or_shape("lam", lam, reward.shape) * jnp.minimum(1.0, _ratio(log_ratio))
     error = reward + discount_t * next_state_value - action_value
     correction = affine_recurrence(error, discount_t * (1.0 - cut) * _next_row(trace), method=method)
     return action_value + correction
@@ -208,11 +208,11 @@ def upgo(
         Vinyals et al. (2019), Grandmaster level in StarCraft II using multi-agent reinforcement learning, methods.
     """
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
-    value = _checks.floating("value", value)
+    value = _checks.as_floating("value", value)
     if next_action_value is None:
         next_action_value = _next_row(reward + discount_t * next_value)
-    next_action_value = _checks.floating("next_action_value", next_action_value)
-    _checks.same_shape("reward", reward.shape, value=value, next_action_value=next_action_value)
+    next_action_value = _checks.as_floating("next_action_value", next_action_value)
+    _checks.require_same_shape("reward", reward.shape, value=value, next_action_value=next_action_value)
     follow = (1.0 - cut) * (next_action_value >= _next_row(value))
     return affine_recurrence(reward + discount_t * (1.0 - follow) * next_value, discount_t * follow, method=method)
 

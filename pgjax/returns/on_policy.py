@@ -56,7 +56,7 @@ def discounted_returns(
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 3.3.
     """
     if next_value is None:
-        next_value = jnp.zeros_like(_checks.floating("reward", reward))
+        next_value = jnp.zeros_like(_checks.as_floating("reward", reward))
     return lambda_returns(
         reward, next_value, terminated=terminated, truncated=truncated, discount=discount, lam=1.0, method=method
     )
@@ -101,7 +101,7 @@ def n_step_returns(
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 7.1.
     """
-    n = _checks.positive_int("n", n)
+    n = _checks.as_positive_int("n", n)
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
     horizon = reward.shape[0]
     # One step is the affine map x -> u + w x; the window of n steps is their composition, by doubling.
@@ -171,7 +171,7 @@ def lambda_returns(
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 12.1.
     """
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
-    carry = _checks.broadcastable("lam", lam, reward.shape) * (1.0 - cut)
+    carry = _checks.as_scalar_or_shape("lam", lam, reward.shape) * (1.0 - cut)
     return affine_recurrence(
         reward + discount_t * (1.0 - carry) * next_value,
         jnp.broadcast_to(discount_t * carry, reward.shape),
@@ -233,8 +233,8 @@ def gae(
         generalized advantage estimation, eq. 16.
     """
     reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
-    value = _checks.floating("value", value)
-    _checks.same_shape("reward", reward.shape, value=value)
-    lam = _checks.broadcastable("lam", lam, reward.shape)
+    value = _checks.as_floating("value", value)
+    _checks.require_same_shape("reward", reward.shape, value=value)
+    lam = _checks.as_scalar_or_shape("lam", lam, reward.shape)
     delta = reward + discount_t * next_value - value
     return affine_recurrence(delta, jnp.broadcast_to(discount_t * lam * (1.0 - cut), reward.shape), method=method)

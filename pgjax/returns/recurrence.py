@@ -51,14 +51,14 @@ def affine_recurrence(
         Blelloch (1990), Prefix sums and their applications: the associative form
         (w1, u1) o (w2, u2) = (w1 w2, u1 + w1 u2).
     """
-    u = _checks.floating("u", u, ndim_at_least=1)
-    w = _checks.floating("w", w, ndim_at_least=1)
-    _checks.same_shape("u", u.shape, w=w)
+    u = _checks.as_floating("u", u, ndim_at_least=1)
+    w = _checks.as_floating("w", w, ndim_at_least=1)
+    _checks.require_same_shape("u", u.shape, w=w)
     if method is None:
         method = "scan" if jax.default_backend() == "cpu" or u.shape[0] < 16 else "associative"
     dtype = jnp.promote_types(u.dtype, w.dtype)
     u, w = u.astype(dtype), w.astype(dtype)
-    start = _checks.spread("initial", initial, u.shape[1:], of="a row of u").astype(dtype)
+    start = _checks.broadcast_to("initial", initial, u.shape[1:], of="a row of u").astype(dtype)
     if method == "scan":
         return _affine_scan(u, w, start, reverse)
     if method == "associative":
@@ -118,8 +118,8 @@ def discount_weight(step: Array, discount: Array | float) -> Array:
     References:
         Nota and Thomas (2020), Is the policy gradient a gradient?
     """
-    step = _checks.integer("step", step)
-    discount = _checks.broadcastable("discount", discount, step.shape)
+    step = _checks.as_integer("step", step)
+    discount = _checks.as_scalar_or_shape("discount", discount, step.shape)
     return discount.astype(jnp.promote_types(discount.dtype, jnp.float32)) ** step
 
 
@@ -148,12 +148,12 @@ def window(
         TypeError: if a mask is not boolean or an array is not floating.
         ValueError: if shapes differ or the window is empty.
     """
-    reward = _checks.floating("reward", reward, ndim_at_least=1)
-    next_value = _checks.floating(next_value_name, next_value)
-    _checks.same_shape("reward", reward.shape, **{next_value_name: next_value})
-    terminated = _checks.boolean("terminated", terminated, like=reward)
-    truncated = _checks.boolean("truncated", truncated, like=reward)
-    discount = _checks.broadcastable("discount", discount, reward.shape)
+    reward = _checks.as_floating("reward", reward, ndim_at_least=1)
+    next_value = _checks.as_floating(next_value_name, next_value)
+    _checks.require_shape(next_value_name, next_value, reward.shape, of="reward")
+    terminated = _checks.as_boolean("terminated", terminated, like=reward)
+    truncated = _checks.as_boolean("truncated", truncated, like=reward)
+    discount = _checks.as_scalar_or_shape("discount", discount, reward.shape)
     cut = (terminated | truncated).at[-1].set(True)
     discount_t = discount * (1.0 - terminated.astype(reward.dtype))
     return reward, next_value, discount_t, cut.astype(reward.dtype)

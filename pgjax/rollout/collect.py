@@ -9,7 +9,7 @@ from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import action_from_noise, draw_noise, log_prob_of, sample_action
-from pgjax.envs.boundary import Chance, Outcome, batched_reset, batched_step, draw_chance
+from pgjax.envs.boundary import Outcome, StepRandomness, batched_reset, batched_step, draw_randomness
 from pgjax.rollout.policies import apply_policy, restarted
 
 Array = jax.Array
@@ -38,7 +38,7 @@ def init_rollout(
         TypeError: if num_envs is not an int.
         ValueError: if num_envs < 1, or if a leaf of env_params or policy_state has the wrong leading axis.
     """
-    num_envs = _checks.positive_int("num_envs", num_envs)
+    num_envs = _checks.as_positive_int("num_envs", num_envs)
     for leaf in jax.tree.leaves(policy_state):
         if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != num_envs:
             raise ValueError(
@@ -116,8 +116,8 @@ def rollout(
         >>> trajectory.obs.shape
         (5, 3, 4)
     """
-    _checks.function("policy", policy)
-    num_steps = _checks.positive_int("num_steps", num_steps)
+    _checks.require_callable("policy", policy)
+    num_steps = _checks.as_positive_int("num_steps", num_steps)
     num_envs = state.step.shape[0]
     if noise is not None and actions is not None:
         raise ValueError("noise and actions are both given: actions leave nothing to sample. Pass one of them.")
@@ -131,12 +131,12 @@ def rollout(
     # All that is random is drawn before the loop: one large kernel is cheaper than many small ones.
     act_key, env_key = jax.random.split(key)
     act_keys = jax.random.split(act_key, num_steps)
-    chance = draw_chance(env_key, env, env_params, num_envs=num_envs, num_steps=num_steps)
+    randomness = draw_randomness(env_key, env, env_params, num_envs=num_envs, num_steps=num_steps)
     if noise is None and actions is None:
         noise = draw_noise(apply_policy(policy, params, state.obs, state.policy_state)[0], act_keys)
 
-    def body(state: RolloutState, inputs: tuple[Array, Chance, Any, Any]) -> tuple[RolloutState, Trajectory]:
-        act_key, chance_t, noise_t, action_t = inputs
+    def body(state: RolloutState, inputs: tuple[Array, StepRandomness, Any, Any]) -> tuple[RolloutState, Trajectory]:
+        act_key, randomness_t, noise_t, action_t = inputs
         distribution, extras, policy_state = apply_policy(policy, params, state.obs, state.policy_state)
         if actions is not None:
             action, raw_action = action_t, None
@@ -145,8 +145,8 @@ def rollout(
             action, raw_action, log_prob = action_from_noise(distribution, noise_t)
         else:
             action, raw_action, log_prob = sample_action(distribution, act_key)
-        _checks.one_each("log_prob that policy gives", log_prob, state.step.shape)
-        outcome = batched_step(chance_t, env, env_params, state.env_state, action)
+        _checks.require_one_each("log_prob that policy gives", log_prob, state.step.shape)
+        outcome = batched_step(randomness_t, env, env_params, state.env_state, action)
         kept = None
         if truncation_value is not None:
             kept = _value_where_truncated(truncation_value, params, outcome, policy_state)
@@ -165,15 +165,15 @@ def rollout(
         )
         return advance(state, outcome, policy_state), row
 
-    return jax.lax.scan(body, state, (act_keys, chance, noise, actions), length=num_steps)
+    return jax.lax.scan(body, state, (act_keys, randomness, noise, actions), length=num_steps)
 
 
 def _value_where_truncated(value: Value, params: Params, outcome: Outcome, policy_state: Any) -> Array:
     arguments = (params, outcome.next_obs) if policy_state is None else (params, outcome.next_obs, policy_state)
 
     def evaluate() -> Array:
-        values = _checks.floating("the result of truncation_value", value(*arguments))
-        _checks.one_each("result of truncation_value", values, outcome.truncated.shape)
+        values = _checks.as_floating("the result of truncation_value", value(*arguments))
+        _checks.require_one_each("result of truncation_value", values, outcome.truncated.shape)
         return jnp.where(outcome.truncated, values, 0.0)
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))

@@ -10,7 +10,7 @@ from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Environment, Params, Policy, RolloutState
 from pgjax.distributions import sample_action
-from pgjax.envs.boundary import batched_step, draw_chance
+from pgjax.envs.boundary import batched_step, draw_randomness
 from pgjax.rollout.collect import advance, init_rollout
 from pgjax.rollout.policies import apply_policy
 
@@ -65,20 +65,20 @@ def evaluate(
     Properties:
         Runs as long as the longest episode. Not differentiable.
     """
-    _checks.function("policy", policy)
-    num_episodes = _checks.positive_int("num_episodes", num_episodes)
+    _checks.require_callable("policy", policy)
+    num_episodes = _checks.as_positive_int("num_episodes", num_episodes)
     if max_steps is not None:
-        _checks.positive_int("max_steps", max_steps)
+        _checks.as_positive_int("max_steps", max_steps)
     start_key, key = jax.random.split(key)
     state = init_rollout(start_key, env, env_params, num_envs=num_episodes, policy_state=policy_state)
 
     def body(carry: tuple[Array, RolloutState]) -> tuple[Array, RolloutState]:
         count, state = carry
         act_key, env_key = jax.random.split(jax.random.fold_in(key, count))
-        chance = draw_chance(env_key, env, env_params, num_envs=num_episodes, num_steps=1)
+        randomness = draw_randomness(env_key, env, env_params, num_envs=num_episodes, num_steps=1)
         distribution, _, policy_state = apply_policy(policy, params, state.obs, state.policy_state)
         action = _mode(distribution) if greedy else sample_action(distribution, act_key)[0]
-        outcome = batched_step(jax.tree.map(lambda x: x[0], chance), env, env_params, state.env_state, action)
+        outcome = batched_step(jax.tree.map(lambda x: x[0], randomness), env, env_params, state.env_state, action)
         after = advance(state, outcome, policy_state)
         playing = jnp.isnan(state.episode_length)
         return count + 1, replace(

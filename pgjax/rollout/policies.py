@@ -67,7 +67,7 @@ def unroll_policy(
     Properties:
         Backpropagation through time over the window; memory O(T).
     """
-    _checks.function("policy", policy)
+    _checks.require_callable("policy", policy)
 
     def body(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, tuple[Any, Any]]:
         obs, step = inputs

@@ -1,0 +1,263 @@
+"""What an estimator is held against: a process, a policy, trajectories of it, and the gradient that they should give.
+
+Everything is kept in float64, whatever the session computes in, so that a bias of 1e-10 can be seen.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from pgjax._types import Params, Policy, Trajectory
+from pgjax.distributions import Categorical
+from pgjax.exact.enumeration import trajectories
+from pgjax.exact.tabular.environments import TabularEnvironment
+from pgjax.exact.tabular.gradients import policy_gradient_of
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
+from pgjax.exact.tabular.objectives import dropped_discount_sensitivity
+from pgjax.exact.tabular.scores import score_of
+from pgjax.exact.tabular.values import running_visitation, value
+
+Array = jax.Array
+R = TypeVar("R")
+
+DIRECTIONS = ("discounted", "dropped discount", "off-policy")
+OFFERS = ("own data", "other data", "whole episodes", "equal lengths", "exact value")
+
+
+def exactly(compute: Callable[[Any], R]) -> functools.cached_property[R]:
+    """Make a property that is computed once, in float64, also where somebody asks for it while tracing.
+
+    Args:
+        compute: self -> its value.
+
+    Returns:
+        The property.
+    """
+
+    @functools.wraps(compute)
+    def in_float64(self: Any) -> R:
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            return compute(self)
+
+    return functools.cached_property(in_float64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TabularProblem:
+    """A tabular process with a policy, from which trajectories of a given length are drawn: see `tabular_problem`.
+
+    Shapes: S states, A actions, P parameters; directions are pytrees like params.
+
+    Args:
+        name: what it is called in tables.
+        mdp: the process, in float64, without horizon: episodes end in terminal states.
+        params: parameters of the policy, in float64.
+        policy: policy(params, obs) -> distribution over the actions 0 ... A - 1, obs the one-hot state.
+        num_steps: length of a trajectory, environment steps; None for infinitely many.
+        behaviour: [S, A] float, the policy that collects the data; None is the policy itself.
+        whole: whether every episode ends within num_steps; if not, it is cut there as by a time limit.
+        base: [S] int, the state of the original process that each state stands for.
+
+    Returns:
+        A frozen record, compared by identity.
+    """
+
+    name: str
+    mdp: TabularMDP
+    params: Params
+    policy: Policy
+    num_steps: int | None
+    behaviour: Array | None
+    whole: bool
+    base: Any
+
+    directions = DIRECTIONS
+
+    @property
+    def discount(self) -> float:
+        """γ, a number in [0, 1]."""
+        return float(self.mdp.discount)
+
+    @exactly
+    def offers(self) -> frozenset[str]:
+        """What estimators may rely on: see `Candidate`."""
+        found = {"exact value", "own data" if self.behaviour is None else "other data"}
+        if self.whole:
+            found.add("whole episodes")
+        if self.num_steps is not None and not self._ends_early():
+            found.add("equal lengths")
+        return frozenset(found)
+
+    def _ends_early(self) -> bool:
+        """Whether an episode may be over before the last step."""
+        return bool(self._states(self.collector)[-1][self.ended].sum() > 0)
+
+    def _states(self, probs: Array) -> Any:
+        """[num_steps, S] float, the distribution of the state at each step."""
+        chain, states = np.einsum("sa,sat->st", probs, self.mdp.transition), [np.asarray(self.mdp.initial)]
+        for _ in range((self.num_steps or 1) - 1):
+            states.append(states[-1] @ chain)
+        return np.stack(states)
+
+    def policy_probs(self, params: Params) -> Array:
+        """Compute the probability of each action in each state.
+
+        Args:
+            params: parameters of the policy.
+
+        Returns:
+            [S, A] float.
+
+        Raises:
+            TypeError: if the policy returns no distribution.
+        """
+        states, actions = self.mdp.reward.shape
+        distribution = self.policy(params, jnp.asarray(np.eye(states)))
+        each = np.repeat(np.arange(actions)[:, None], states, axis=1)
+        return jnp.exp(jax.vmap(distribution.log_prob)(jnp.asarray(each))).T
+
+    @exactly
+    def ended(self) -> Any:
+        """[S] bool, the states in which an episode is over."""
+        return np.asarray(terminal_states(self.mdp))
+
+    @exactly
+    def probs(self) -> Array:
+        """[S, A] float, the policy."""
+        return jax.jit(self.policy_probs)(self.params)
+
+    @exactly
+    def collector(self) -> Array:
+        """[S, A] float, the policy that collects the data."""
+        return self.probs if self.behaviour is None else self.behaviour
+
+    @exactly
+    def score(self) -> Array:
+        """[S, A, P] float, the score of the policy."""
+        return score_of(self.params, self.policy_probs)
+
+    @exactly
+    def objective(self) -> float:
+        """Scalar: the discounted return of an episode, reward units."""
+        return float(self.mdp.initial @ self.state_value)
+
+    @exactly
+    def state_value(self) -> Array:
+        """[S] float, V of each state."""
+        return value(self.mdp, self.probs)
+
+    @exactly
+    def wrong_value(self) -> Array:
+        """[S] float, a value function that errs by as much as the values are large, differently in each state."""
+        value = np.asarray(self.state_value)
+        return jnp.asarray(value + 0.5 * max(np.abs(value).max(), 1e-3) * np.sin(1.0 + 2.0 * self.base))
+
+    @functools.cached_property
+    def value(self) -> Callable[[Params, Array], Array]:
+        """The exact value function, value(params, obs), a constant in params."""
+        return lambda params, obs: obs @ self.state_value
+
+    @functools.cached_property
+    def erring_value(self) -> Callable[[Params, Array], Array]:
+        """The value function that errs, value(params, obs), a constant in params."""
+        return lambda params, obs: obs @ self.wrong_value
+
+    def direction(self, name: str = "discounted") -> Array:
+        """Compute a direction that an estimator may claim to estimate (ascent).
+
+            g = Σ_t w_t Σ_s Pr(s_t = s) Σ_a ∇π(a | s) A(s, a),  t < num_steps
+
+        Args:
+            name: "discounted" has w = γ^t and is the gradient of the objective; "dropped discount" has w = 1 and is
+                the gradient of nothing; "off-policy" has w = γ^t and states as the behaviour visits them.
+
+        Returns:
+            [P] float, params raveled.
+
+        Raises:
+            ValueError: if there is no such direction.
+        """
+        if name not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {DIRECTIONS}, got {name!r}. Pick the one that is claimed.")
+        return self._directions[name]
+
+    @exactly
+    def _directions(self) -> dict[str, Array]:
+        found = {}
+        for name in DIRECTIONS:
+            gradient = policy_gradient_of(self.mdp, self.params, self.policy_probs, weights=self._sensitivity(name))
+            found[name] = ravel_pytree(gradient)[0]
+        return found
+
+    def _sensitivity(self, name: str) -> Array:
+        collector = self.collector if name == "off-policy" else self.probs
+        if self.num_steps is None:
+            if name == "dropped discount":
+                return dropped_discount_sensitivity(self.mdp, self.probs)
+            visits = running_visitation(self.mdp, collector)
+        else:
+            weight = 1.0 if name == "dropped discount" else self.discount
+            visits = weight ** np.arange(self.num_steps) @ self._states(collector)
+        value = np.asarray(self.state_value)
+        advantage = (
+            np.asarray(self.mdp.reward) + self.discount * np.asarray(self.mdp.transition) @ value - value[:, None]
+        )
+        return jnp.asarray(visits)[:, None] * advantage
+
+    def count(self) -> float:
+        """Count the trajectories of positive probability, without listing them.
+
+        Returns:
+            Their number; infinite where trajectories are.
+        """
+        if self.num_steps is None:
+            return np.inf
+        branches = (np.asarray(self.collector)[:, :, None] * np.asarray(self.mdp.transition) > 0).sum(1)
+        branches = np.where(self.ended[:, None], np.eye(len(self.ended)), branches)
+        paths = (np.asarray(self.mdp.initial) > 0).astype(float)
+        for _ in range(self.num_steps):
+            paths = paths @ branches
+        return float(paths.sum())
+
+    @exactly
+    def enumerated(self) -> tuple[Trajectory, Array]:
+        """Every trajectory [num_steps, N] and its probability [N], as `trajectories` lists them."""
+        batch, weights = trajectories(self.mdp, self.collector, self.num_steps, limit=10**9)
+        # `trajectories` ends every episode with the last step; here it has ended only where the process says so.
+        running = np.any(np.asarray(batch.obs) != 0, axis=-1)
+        terminated = ~running | (np.asarray(batch.next_obs) @ self.ended > 0)
+        cut = ~terminated & (np.arange(len(terminated))[:, None] == len(terminated) - 1)
+        return dataclasses.replace(batch, terminated=jnp.asarray(terminated), truncated=jnp.asarray(cut)), weights
+
+    def cells(self, trajectory: Trajectory) -> tuple[Array, Array]:
+        """Number the states of trajectories, and their pairs of state and action; what lies after an end is apart.
+
+        Args:
+            trajectory: leaves [T, B, ...].
+
+        Returns:
+            Two of [T, B] int.
+        """
+        states, actions = self.mdp.reward.shape
+        running = jnp.any(trajectory.obs != 0, axis=-1)
+        state = jnp.where(running, jnp.argmax(trajectory.obs, axis=-1), states)
+        return state, jnp.where(running, state * actions + trajectory.action, states * actions)
+
+    @functools.cached_property
+    def collecting_policy(self) -> Policy:
+        """policy(params, obs), the one that collects the data."""
+        if self.behaviour is None:
+            return self.policy
+        log_probs = np.log(np.maximum(np.asarray(self.behaviour), 1e-300))
+        return lambda params, obs: Categorical(obs @ log_probs)
+
+    @functools.cached_property
+    def environment(self) -> TabularEnvironment:
+        """The same process to roll out in; a time limit cuts what does not end by itself."""
+        return TabularEnvironment(self.mdp, time_limit=self.num_steps)

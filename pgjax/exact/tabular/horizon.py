@@ -1,0 +1,152 @@
+"""Episodes of H steps: values, visits and advantages that depend on time."""
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._compile import compiled
+from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, state_transition
+
+Array = jax.Array
+
+
+def require_horizon(mdp: TabularMDP, what: str) -> int:
+    """Return the horizon; raise if there is none.
+
+    Args:
+        mdp: the process.
+        what: the name of the function that needs it, for the message.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        ValueError: if ``mdp.horizon`` is None.
+    """
+    if mdp.horizon is None:
+        raise ValueError(f"{what} needs mdp.horizon, got None. Set it with mdp.replace(horizon=...).")
+    return mdp.horizon
+
+
+def require_no_horizon(mdp: TabularMDP, what: str) -> None:
+    """Raise if the process has a horizon.
+
+    Args:
+        mdp: the process.
+        what: the name of the function that cannot take one, for the message.
+
+    Returns:
+        None.
+
+    Raises:
+        ValueError: if ``mdp.horizon`` is set.
+    """
+    if mdp.horizon is not None:
+        raise ValueError(
+            f"{what} is defined for processes without horizon, got mdp.horizon={mdp.horizon}. "
+            "Use mdp.replace(horizon=None), or put the time into the state."
+        )
+
+
+@compiled()
+def values_over_time(mdp: TabularMDP, probs: Array) -> Array:
+    """Compute the value of each state at each step of an episode of H steps.
+
+        V_H = 0,  V_t = r_π + γ P_π V_{t+1}
+
+    Shapes: probs [S, A]; result [H + 1, S].
+
+    Args:
+        mdp: the process; its horizon must be set.
+        probs: [S, A] float, the policy.
+
+    Returns:
+        [H + 1, S] float, reward units; the last row is zero.
+
+    Raises:
+        TypeError: if probs is not floating.
+        ValueError: if probs has not shape [S, A] or mdp has no horizon.
+    """
+    horizon = require_horizon(mdp, "values_over_time")
+    probs = checked_policy(mdp, probs)
+    chain, reward = state_transition(mdp, probs), jnp.sum(probs * mdp.reward, axis=1)
+
+    def step(value: Array, _: None) -> tuple[Array, Array]:
+        value = reward + mdp.discount * chain @ value
+        return value, value
+
+    end = jnp.zeros_like(reward)
+    _, values = jax.lax.scan(step, end, length=horizon)
+    return jnp.concatenate([values[::-1], end[None]])
+
+
+@compiled()
+def action_values_over_time(mdp: TabularMDP, probs: Array) -> Array:
+    """Compute the value of each action in each state at each step of an episode of H steps.
+
+        Q_t(s, a) = r(s, a) + γ Σ_s' P(s' | s, a) V_{t+1}(s')
+
+    Shapes: probs [S, A]; result [H, S, A].
+
+    Args:
+        mdp: the process; its horizon must be set.
+        probs: [S, A] float, the policy.
+
+    Returns:
+        [H, S, A] float, reward units.
+
+    Raises:
+        TypeError: if probs is not floating.
+        ValueError: if probs has not shape [S, A] or mdp has no horizon.
+    """
+    values = values_over_time(mdp, probs)
+    return mdp.reward[None] + mdp.discount * jnp.einsum("sau,tu->tsa", mdp.transition, values[1:])
+
+
+@compiled()
+def advantages_over_time(mdp: TabularMDP, probs: Array) -> Array:
+    """Compute the advantage of each action in each state at each step of an episode of H steps.
+
+        A_t(s, a) = Q_t(s, a) - V_t(s)
+
+    Shapes: probs [S, A]; result [H, S, A].
+
+    Args:
+        mdp: the process; its horizon must be set.
+        probs: [S, A] float, the policy.
+
+    Returns:
+        [H, S, A] float, reward units.
+
+    Raises:
+        TypeError: if probs is not floating.
+        ValueError: if probs has not shape [S, A] or mdp has no horizon.
+    """
+    return action_values_over_time(mdp, probs) - values_over_time(mdp, probs)[:-1, :, None]
+
+
+@compiled()
+def visitation_over_time(mdp: TabularMDP, probs: Array) -> Array:
+    """Compute the discounted probability of each state at each step of an episode of H steps.
+
+        d_0 = μ_0,  d_{t+1} = γ P_πᵀ d_t,  so that d_t(s) = γ^t Pr(s_t = s)
+
+    Shapes: probs [S, A]; result [H, S].
+
+    Args:
+        mdp: the process; its horizon must be set.
+        probs: [S, A] float, the policy.
+
+    Returns:
+        [H, S] float, row t sums to γ^t.
+
+    Raises:
+        TypeError: if probs is not floating.
+        ValueError: if probs has not shape [S, A] or mdp has no horizon.
+    """
+    horizon = require_horizon(mdp, "visitation_over_time")
+    chain = state_transition(mdp, probs)
+
+    def step(visits: Array, _: None) -> tuple[Array, Array]:
+        return mdp.discount * visits @ chain, visits
+
+    return jax.lax.scan(step, mdp.initial, length=horizon)[1]
