@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact.test_mdp import close
 
 import pgjax as pg
 from pgjax import exact
 from pgjax.certify.certificate import VarianceTerms
 from pgjax.certify.sampling import test_of_bias as bias_test
 from pgjax.estimators import Estimator
-
-from .test_mdp import close
 
 PRINTED = 5.1e-9  # half a unit of the eighth decimal
 FLOOR = 5e-3  # the least relative error of what claims nothing
