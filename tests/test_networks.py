@@ -109,7 +109,9 @@ def test_every_kernel_is_orthogonal_with_the_gain_of_practice(name: str) -> None
             gain = next(gain for part, gain in GAINS if part in text)
             tall = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
             tall = tall if tall.shape[0] >= tall.shape[1] else tall.T
-            np.testing.assert_allclose(tall.T @ tall, gain**2 * np.eye(tall.shape[1]), atol=1e-5 * gain**2, err_msg=text)
+            np.testing.assert_allclose(
+                tall.T @ tall, gain**2 * np.eye(tall.shape[1]), atol=1e-5 * gain**2, err_msg=text
+            )
             kernels += 1
     assert kernels >= {"conv": 4, "recurrent": 9, "recurrent_conv": 10}.get(name, 2)
 
@@ -184,7 +186,8 @@ def test_ensemble_is_its_members_side_by_side(size: int) -> None:
     def run(*x: Any) -> Any:
         values, params = Ensemble(member, size).init_with_output(KEY, *x)
         inside = params["params"]["member"]
-        return values, [member.apply({"params": jax.tree.map(lambda p: p[i], inside)}, *x) for i in range(size)]
+        own = lambda i: {"params": jax.tree.map(lambda p: p[i], inside)}  # noqa: E731
+        return values, [member.apply(own(i), *x) for i in range(size)]
 
     values, alone = run(*x)
     np.testing.assert_allclose(values, np.stack(alone), rtol=1e-5)

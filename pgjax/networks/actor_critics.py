@@ -110,18 +110,18 @@ class RecurrentActorCritic(nn.Module):
         m' = GRU(m, f(obs)),   π = head(m'),   V = linear(m')
 
     `policy` and `value` both take the memory m from before the observation, which is the `policy_state` of a rollout,
-    and both read the memory m' that has taken it in. `policy` returns (distribution, value, m'), the form that a rollout
-    asks of a recurrent policy with the value as its extras; `value` returns the same value alone. Neither sets the memory
-    back at the end of an episode: the rollout does.
+    and both read the memory m' that has taken it in. `policy` returns (distribution, value, m'), the form that a
+    rollout asks of a recurrent policy, with the value as its extras; `value` returns the same value alone. Neither sets
+    the memory back at the end of an episode: the rollout does.
 
         policy = lambda params, obs, memory: model.apply(params, obs, memory, method="policy")
         value = lambda params, obs, memory: model.apply(params, obs, memory, method="value")
         before = pg.init_rollout(key, env, env_params, num_envs=B, policy_state=model.initial_state(B))
         after, trajectory = pg.rollout(key, params, before, policy=policy, ..., truncation_value=value)
 
-    The values of a window are then `trajectory.extras`, or those of `unroll_policy`, which carry gradients. What follows
-    the window is worth ``value(params, after.obs, after.policy_state)``. What follows a truncated step is
-    `trajectory.truncation_value`: only the rollout holds the memory between that step and the start of the next episode.
+    The values of a window are then `trajectory.extras`, or those of `unroll_policy`, which carry gradients. What
+    follows the window is worth ``value(params, after.obs, after.policy_state)``. What follows a truncated step is worth
+    `trajectory.truncation_value`: the memory between that step and the start of the next episode is kept nowhere.
 
     Shapes: obs [..., F], memory [..., hidden] -> (distribution [..., ...], value [...], memory [..., hidden]).
 
@@ -184,7 +184,7 @@ class RecurrentActorCritic(nn.Module):
 
     @nn.nowrap
     def initial_state(self, *batch: int) -> Array:
-        """Return the memory at the start of an episode, the policy_state of batch environments: zeros [*batch, hidden]."""
+        """Return the memory at the start of an episode, zeros [*batch, hidden]: the `policy_state` to start from."""
         return jnp.zeros((*batch, self.hidden), jnp.float32)
 
 

@@ -82,7 +82,7 @@ def _threefry(key: Array, size: int) -> Array:
     add_left = words[np.where(_LAST, _INJECTION % 3, 3)]
     add_right = words[np.where(_LAST, (_INJECTION + 1) % 3, 3)] + np.where(_LAST, _INJECTION, 0).astype(np.uint32)
 
-    def one_round(x: tuple[Array, Array], constants: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def one_round(x: tuple[Array, Array], constants: Any) -> tuple[tuple[Array, Array], None]:
         (left, right), (rotation, left_word, right_word) = x, constants
         left = left + right
         right = ((right << rotation) | (right >> (32 - rotation))) ^ left

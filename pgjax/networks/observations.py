@@ -39,7 +39,9 @@ class Features:
     def __call__(self, obs: Any) -> Array:
         arrays = jax.tree.leaves(obs)
         if len(arrays) != len(self.leaves):
-            raise ValueError(f"obs must have {len(self.leaves)} arrays, got {len(arrays)}. Pass it as env.reset gives it.")
+            raise ValueError(
+                f"obs must have {len(self.leaves)} arrays, got {len(arrays)}. Pass it as env.reset gives it."
+            )
         parts = [_features(jnp.asarray(x), *leaf) for x, leaf in zip(arrays, self.leaves, strict=True)]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
