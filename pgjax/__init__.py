@@ -7,7 +7,7 @@ core of it; `pgjax.exact` knows the true gradient, `pgjax.recipes` holds whole a
 import importlib
 from types import ModuleType
 
-from pgjax import diagnostics, distributions, envs
+from pgjax import diagnostics, distributions, envs, expectation
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
 from pgjax.baselines import (
     batch_mean,
@@ -18,7 +18,16 @@ from pgjax.baselines import (
     value_baseline,
 )
 from pgjax.comparison import compare_estimators, pair_statistics
-from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal, log_prob_of
+from pgjax.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    MultiCategorical,
+    Normal,
+    OneHotCategorical,
+    TanhNormal,
+    log_prob_of,
+)
 from pgjax.estimators import Surrogate, actor_critic, estimator, gpomdp, likelihood_ratio, reinforce
 from pgjax.losses import (
     clipped_value_loss,
@@ -53,6 +62,7 @@ __all__ = [
     "Environment",
     "MultiCategorical",
     "Normal",
+    "OneHotCategorical",
     "Policy",
     "RolloutState",
     "Surrogate",
@@ -77,6 +87,7 @@ __all__ = [
     "estimator",
     "evaluate",
     "exact",
+    "expectation",
     "gae",
     "gpomdp",
     "init_moving_mean",
