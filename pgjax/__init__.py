@@ -10,16 +10,18 @@ from types import ModuleType
 from pgjax import diagnostics, distributions, envs, expectation
 from pgjax._functions import bind
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
-from pgjax.baselines import (
-    batch_mean,
-    init_moving_mean,
-    leave_one_out,
-    moving_mean,
-    update_moving_mean,
-    value_baseline,
-)
+from pgjax.baselines import batch_mean, init_moving_mean, leave_one_out, moving_mean, update_moving_mean, value_baseline
 from pgjax.comparison import compare_estimators, pair_statistics
-from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal, log_prob_of
+from pgjax.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    MultiCategorical,
+    Normal,
+    OneHotCategorical,
+    TanhNormal,
+    log_prob_of,
+)
 from pgjax.estimators import (
     Contributions,
     Surrogate,
@@ -72,6 +74,7 @@ __all__ = [
     "Environment",
     "MultiCategorical",
     "Normal",
+    "OneHotCategorical",
     "Policy",
     "RolloutState",
     "Surrogate",
