@@ -235,5 +235,5 @@ def require_time_first(step: Array) -> None:
     if runs_along(1) and not runs_along(0):
         raise ValueError(
             f"trajectory must be time-major, [T, B], got step of shape {list(values.shape)} that counts along its "
-            "second axis. Swap the first two axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
+            "second axis. Swap the axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
         )

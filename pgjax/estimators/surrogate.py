@@ -234,7 +234,8 @@ def _each(form: Surrogate, params: Params, data: Data) -> tuple[tuple[Array, Any
 
     def one(data: Any, targets: Any, mask: Any, state: Any) -> tuple[tuple[Array, Any], Params]:
         if isinstance(data, RolloutState):  # a rollout of one environment still has a batch axis
-            data, targets, mask = jax.tree.map(lambda x: x[None], data), *_with_axis((targets, mask))
+            data = jax.tree.map(lambda x: x[None], data)
+            targets, mask = jax.tree.map(lambda x: x[:, None], (targets, mask))
         column = Surrogate(form.loss, targets, mask, state)
         return jax.value_and_grad(lambda params: _total(column, params, data), has_aux=True)(params)
 
@@ -242,10 +243,6 @@ def _each(form: Surrogate, params: Params, data: Data) -> tuple[tuple[Array, Any
     for _ in batch_shape(data):
         one = jax.vmap(one, in_axes=(columns, 1, 1, 0))
     return one(data, form.targets, form.mask, form.state)
-
-
-def _with_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[:, None], tree)
 
 
 def _info(loss: Array, grads: Params, targets: Any, metrics: dict[str, Array]) -> GradientInfo:
