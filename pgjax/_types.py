@@ -72,9 +72,12 @@ class Policy(Protocol):
 
 
 class Value(Protocol):
-    """`value(params, obs)` -> [...], one number for each observation."""
+    """`value(params, obs)` -> [...], one number for each observation.
 
-    def __call__(self, params: Params, obs: Any) -> Array: ...
+    That of a recurrent policy is `value(params, obs, policy_state)`, with the policy's state from before obs.
+    """
+
+    def __call__(self, params: Params, obs: Any, *policy_state: Any) -> Array: ...
 
 
 class Environment(Protocol):
