@@ -163,6 +163,16 @@ def require_nonempty(name: str, array: Array) -> None:
         )
 
 
+def require_differentiable(name: str, tree: Any) -> None:
+    """Raise unless every leaf of a pytree is floating, so that it can be differentiated with respect to."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} must have a floating dtype, got {jnp.result_type(leaf)}: the "
+                "gradient is taken with respect to every leaf. Keep counters apart, or hand them in with pg.bind."
+            )
+
+
 def require_same_structure(name: str, x: Any, expected: Any, *, of: str) -> None:
     """Raise unless two pytrees have the same structure."""
     came: Any = jax.tree.structure(x)
