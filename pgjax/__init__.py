@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 
 from pgjax import diagnostics, distributions, envs
-from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
+from pgjax._types import Environment, Policy, RolloutState, Trajectory, Transition, Value
 from pgjax.baselines import (
     batch_mean,
     init_moving_mean,
@@ -37,6 +37,7 @@ from pgjax.returns import (
     bootstrap_values,
     discount_weight,
     discounted_returns,
+    fold,
     gae,
     lambda_returns,
     n_step_returns,
@@ -58,6 +59,7 @@ __all__ = [
     "Surrogate",
     "TanhNormal",
     "Trajectory",
+    "Transition",
     "Value",
     "accumulate",
     "actor_critic",
@@ -77,6 +79,7 @@ __all__ = [
     "estimator",
     "evaluate",
     "exact",
+    "fold",
     "gae",
     "gpomdp",
     "init_moving_mean",

@@ -118,6 +118,14 @@ def broadcast_to(name: str, x: Any, shape: tuple[int, ...], *, of: str) -> Array
         ) from error
 
 
+def as_divisor(name: str, x: Any, size: int, *, of: str) -> int:
+    """Return x as a Python int that divides `size`, the number of what `of` says."""
+    count = as_positive_int(name, x)
+    if size == 0 or size % count:
+        raise ValueError(f"{name}={count} must divide the {size} {of}. Choose a divisor of {size}.")
+    return count
+
+
 def require_shape(name: str, x: Any, shape: Sequence[int], axes: str = "", *, of: str = "") -> None:
     """Raise unless x has exactly `shape`: that of the argument `of`, or of the named `axes`, such as "[S, A]"."""
     if jnp.shape(x) != tuple(shape):
@@ -143,6 +151,15 @@ def require_trailing_shape(name: str, array: Any, expected: Sequence[int], *, of
         raise ValueError(
             f"{name} must end with the shape of {of}, {list(expected)}, got {list(shape)}. "
             "Remove or add a trailing axis; extra leading axes are samples."
+        )
+
+
+def require_leading_shape(name: str, x: Any, shape: Sequence[int], *, of: str) -> None:
+    """Raise unless the first axes of x are those of the argument `of`."""
+    if jnp.shape(x)[: len(shape)] != tuple(shape):
+        raise ValueError(
+            f"{name} must start with the shape of {of}, {list(shape)}, got {list(jnp.shape(x))}. "
+            "Arrays are time-major: [T, B, ...]."
         )
 
 
@@ -222,3 +239,28 @@ def require_probabilities(name: str, x: Array, *, tolerance: float = 1e-5) -> No
             f"{values.min()} and a sum that is off by {error}. Divide it by {name}.sum(-1, keepdims=True), "
             "or check the order of its axes."
         )
+
+
+def require_time_first(name: str, trajectory: Any) -> None:
+    """Raise if the step of a concrete trajectory runs along its second axis: then it came as [B, T].
+
+    Down a column each step is one more than the one before it, or 0. The trajectory is refused where that fails along
+    the first axis and holds along the second. Inside jit nothing is looked at; outside, one corner of the array.
+    """
+    step = trajectory.step
+    if isinstance(step, jax.core.Tracer) or jnp.ndim(step) < 2 or not getattr(step, "is_fully_addressable", True):
+        return
+    corner = np.asarray(step)[:_CORNER, :_CORNER]
+    runs = [bool(np.all((after == before + 1) | (after == 0))) for after, before in _neighbours(corner)]
+    if runs == [False, True]:
+        raise ValueError(
+            f"{name} must be time-major, leaves [T, B, ...]: its step {list(jnp.shape(step))} counts along axis 1 and "
+            f"not along axis 0. Swap them with jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), {name})."
+        )
+
+
+_CORNER = 64
+
+
+def _neighbours(step: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    return (step[1:], step[:-1]), (step[:, 1:], step[:, :-1])

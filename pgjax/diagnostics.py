@@ -1,4 +1,4 @@
-"""What judges an estimator while it runs: noise of gradients, and how far a policy has moved."""
+"""Figures to watch in a run: the noise of gradients, the fit of a value, and how far a policy has moved."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._ratios import MAX_LOG_RATIO, bounded
 from pgjax._types import Params
 
 Array = jax.Array
@@ -149,7 +150,7 @@ def approximate_kl(log_ratio: Array) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), 20.0)
+    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), MAX_LOG_RATIO)
     # Near ratio 1 the two terms cancel to x²/2 and float32 would lose it, sign and all: the series does not.
     near = jnp.abs(x) < 0.01
     series = 0.5 * jnp.square(x) * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
@@ -174,8 +175,60 @@ def clip_fraction(log_ratio: Array, *, clip: Array | float = 0.2) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    log_ratio = jnp.clip(_checks.as_floating("log_ratio", log_ratio), -20.0, 20.0)
+    log_ratio = bounded(_checks.as_floating("log_ratio", log_ratio))
     return jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype))
+
+
+@compiled()
+def bound_fraction(log_ratio: Array) -> Array:
+    """Compute the share of log-ratios beyond ±20, the bound at which losses and returns take them as ±20.
+
+        mean of 1[not |log ρ| <= 20]
+
+    The losses of such steps are constants: a step with a negative advantage and a ratio that has run away upwards
+    costs up to 5e8 times its advantage and has no gradient to bring it back.
+
+    Shapes: log_ratio [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats.
+
+    Returns:
+        scalar float in [0, 1]; NaN counts as beyond the bound.
+
+    Raises:
+        TypeError: if log_ratio is not floating.
+    """
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    return jnp.mean(~(jnp.abs(log_ratio) <= MAX_LOG_RATIO), dtype=log_ratio.dtype)
+
+
+@compiled()
+def runaway_fraction(log_ratio: Array, advantage: Array) -> Array:
+    """Compute the share of steps that the policy should make less likely but whose loss has no gradient.
+
+        mean of 1[A < 0 and log ρ > 20]
+
+    PPO's clip does not hold back a ratio that rises where the advantage is negative; beyond the bound on log-ratios
+    that loss is a constant, up to 5e8 times the advantage.
+
+    Shapes: log_ratio, advantage [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats, log π(a|s) - log π_old(a|s).
+        advantage: [...] float, the weight of each step; only its sign counts.
+
+    Returns:
+        scalar float in [0, 1]; anything but 0 asks for smaller steps.
+
+    Raises:
+        TypeError: if an argument is not floating.
+        ValueError: if shapes differ.
+    """
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    advantage = _checks.as_floating("advantage", advantage)
+    _checks.require_same_shape("log_ratio", log_ratio.shape, advantage=advantage)
+    return jnp.mean((advantage < 0) & (log_ratio > MAX_LOG_RATIO), dtype=log_ratio.dtype)
 
 
 @compiled()
