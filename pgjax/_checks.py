@@ -241,26 +241,16 @@ def require_probabilities(name: str, x: Array, *, tolerance: float = 1e-5) -> No
         )
 
 
-def require_time_first(name: str, trajectory: Any) -> None:
-    """Raise if the step of a concrete trajectory runs along its second axis: then it came as [B, T].
+def require_time_first(step: Array) -> None:
+    """Raise if `step` runs along the second axis and not along the first: the arrays are then [B, T]."""
+    values = np.asarray(step)
 
-    Down a column each step is one more than the one before it, or 0. The trajectory is refused where that fails along
-    the first axis and holds along the second. Inside jit nothing is looked at; outside, one corner of the array.
-    """
-    step = trajectory.step
-    if isinstance(step, jax.core.Tracer) or jnp.ndim(step) < 2 or not getattr(step, "is_fully_addressable", True):
-        return
-    corner = np.asarray(step)[:_CORNER, :_CORNER]
-    runs = [bool(np.all((after == before + 1) | (after == 0))) for after, before in _neighbours(corner)]
-    if runs == [False, True]:
+    def runs_along(axis: int) -> bool:
+        x = np.moveaxis(values, axis, 0)
+        return bool(np.all((x[1:] == x[:-1] + 1) | (x[1:] == 0)))
+
+    if runs_along(1) and not runs_along(0):
         raise ValueError(
-            f"{name} must be time-major, leaves [T, B, ...]: its step {list(jnp.shape(step))} counts along axis 1 and "
-            f"not along axis 0. Swap them with jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), {name})."
+            f"trajectory must be time-major, [T, B], got step of shape {list(values.shape)} that counts along its "
+            "second axis. Swap the first two axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
         )
-
-
-_CORNER = 64
-
-
-def _neighbours(step: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    return (step[1:], step[:-1]), (step[:, 1:], step[:, :-1])
