@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax._ratios import MAX_LOG_RATIO, bounded
+from pgjax._ratios import MAX_LOG_RATIO
 from pgjax._types import Params
 
 Array = jax.Array
@@ -47,8 +47,8 @@ def signal_to_noise(contributions: Params) -> Array:
         contributions: gradients of N >= 2 trajectories, from an estimator's `per_trajectory`.
 
     Returns:
-        scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, when the signal
-        drowns; 0 if every contribution is 0; infinite if all are equal and not 0; NaN if one is.
+        scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, where noise
+        dominates; 0 if every contribution is 0; infinite if all are equal and not 0; NaN if one is.
 
     Raises:
         ValueError: if there are fewer than two.
@@ -175,8 +175,8 @@ def clip_fraction(log_ratio: Array, *, clip: Array | float = 0.2) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    log_ratio = bounded(_checks.as_floating("log_ratio", log_ratio))
-    return jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype))
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    return jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > clip, dtype=log_ratio.dtype)
 
 
 @compiled()
@@ -185,8 +185,7 @@ def bound_fraction(log_ratio: Array) -> Array:
 
         mean of 1[not |log ρ| <= 20]
 
-    The losses of such steps are constants: a step with a negative advantage and a ratio that has run away upwards
-    costs up to 5e8 times its advantage and has no gradient to bring it back.
+    The losses of such steps are constants, without gradient.
 
     Shapes: log_ratio [...]; result scalar.
 
@@ -204,13 +203,13 @@ def bound_fraction(log_ratio: Array) -> Array:
 
 
 @compiled()
-def runaway_fraction(log_ratio: Array, advantage: Array) -> Array:
-    """Compute the share of steps that the policy should make less likely but whose loss has no gradient.
+def lost_gradient_fraction(log_ratio: Array, advantage: Array) -> Array:
+    """Compute the share of steps whose PPO loss should lower the ratio but has lost its gradient to the bound of 20.
 
         mean of 1[A < 0 and log ρ > 20]
 
-    PPO's clip does not hold back a ratio that rises where the advantage is negative; beyond the bound on log-ratios
-    that loss is a constant, up to 5e8 times the advantage.
+    PPO does not clip a ratio that rises where the advantage is negative. Beyond the bound on log-ratios the loss of such
+    a step is the constant exp(20) |A|, about 5e8 |A|.
 
     Shapes: log_ratio, advantage [...]; result scalar.
 

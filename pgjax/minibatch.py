@@ -50,7 +50,8 @@ def permutation(key: Array, *, size: int, method: Literal["hash", "sort"] = "has
     words = jax.random.bits(key, (num_rounds, 2, 3), jnp.uint32)
     index = _move(jnp.arange(size, dtype=jnp.uint32), words, table)
     if size < math.prod(table):
-        # What lands in a cell left over moves on until it lands inside; seen from those cells, it is few.
+        # An index that lands in a cell beyond size is moved again until it lands below. Moving those few cells
+        # backwards finds which ones they are.
         beyond = jnp.arange(size, math.prod(table), dtype=jnp.uint32)
         source = _move_back(beyond, words, table)
         inside = jax.lax.while_loop(

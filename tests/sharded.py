@@ -86,7 +86,7 @@ LOCAL = {
         diagnostics.approximate_kl(d["log_ratio"]),
         diagnostics.clip_fraction(d["log_ratio"]),
         diagnostics.bound_fraction(30 * d["log_ratio"]),
-        diagnostics.runaway_fraction(30 * d["log_ratio"], d["value"]),
+        diagnostics.lost_gradient_fraction(30 * d["log_ratio"], d["value"]),
         diagnostics.effective_sample_size(d["log_ratio"]),
         diagnostics.cosine(d["value"], d["reward"]),
         diagnostics.pairwise_cosine(d["value"]),

@@ -115,6 +115,20 @@ def test_one_step_and_agents_fold_alike() -> None:
     jax.tree.map(lambda x, *ys: np.testing.assert_array_equal(x, np.stack(ys, 1)), together, *alone)
 
 
+def test_folding_traces_once_vmaps_and_keeps_dtypes() -> None:
+    rows = window(6, N_STEPS, N)
+    pg.fold.jitted.clear_cache()
+    folded = [pg.fold(window(seed, N_STEPS, N), discount=0.1 * seed) for seed in range(3)]
+    assert pg.fold.jitted._cache_size() == 1
+    windows = jax.tree.map(lambda *xs: jnp.stack(xs), *(window(seed, N_STEPS, N) for seed in range(3)))
+    together = jax.vmap(lambda w, discount: pg.fold(w, discount=discount))(windows, 0.1 * jnp.arange(3.0))
+    jax.tree.map(lambda x, *ys: np.testing.assert_allclose(x, np.stack(ys), rtol=1e-12), together, *folded)
+    low = jax.eval_shape(lambda w: pg.fold(w, discount=0.9), rows.replace(reward=rows.reward.astype(jnp.bfloat16)))
+    assert low.reward.dtype == low.discount.dtype == jnp.float32
+    images = rows.replace(obs=jnp.zeros((N_STEPS, N, 2), jnp.uint8), next_obs=jnp.ones((N_STEPS, N, 2), jnp.uint8))
+    assert pg.fold(images, discount=0.9).next_obs.dtype == jnp.uint8
+
+
 def test_bad_windows_are_named() -> None:
     rows = window(5, N_STEPS, N)
     with pytest.raises(ValueError, match=r"^window keeps no next_obs: the observation at the end of each transition"):

@@ -24,7 +24,7 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> Array:
         advantage: [T, ...] float, the weight of each score; a constant here.
 
     Returns:
-        [T, ...] float, the loss of each step. Its value means nothing; its gradient does.
+        [T, ...] float, the loss of each step. Only its gradient has a meaning.
 
     Raises:
         TypeError: if an argument is not floating (log_prob of integer dtype is an action passed by mistake).
