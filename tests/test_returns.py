@@ -90,6 +90,14 @@ def test_scalar_rates_equal_arrays_full_of_them(name: str) -> None:
     check(call(case.function, case, {**data, "discount": 0.9, "lam": 0.7}), call(case.function, case, full))
 
 
+@every_case
+def test_float32_stays_float32_beside_rates_that_are_numbers(name: str) -> None:
+    case = CASES[name]
+    data = {key: x.astype(np.float32) if x.dtype == float else x for key, x in window(1, 9, 5).items()}
+    results = jax.eval_shape(lambda: call(case.function, case, {**data, "discount": 0.9, "lam": 0.7}))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(results))
+
+
 @pytest.mark.parametrize("name", ["discounted_returns", "lambda_returns", "gae", "vtrace", "retrace", "upgo"])
 def test_parallel_in_time_equals_the_scan(name: str) -> None:
     case, data = CASES[name], window(2, 9, 5)

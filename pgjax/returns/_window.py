@@ -45,7 +45,8 @@ def checked_window(
     truncated = _checks.as_boolean("truncated", truncated, like=reward)
     discount = _checks.as_scalar_or_shape("discount", discount, reward.shape)
     cut = (terminated | truncated).at[-1].set(True)
-    return reward, jnp.where(terminated, 0.0, next_value), jnp.where(terminated, 0.0, discount), cut
+    none = jnp.zeros((), reward.dtype)  # of a dtype, so that a Python number takes that of the rewards
+    return reward, jnp.where(terminated, none, next_value), jnp.where(terminated, none, discount), cut
 
 
 def next_row(x: Array) -> Array:
