@@ -20,7 +20,8 @@ def leave_one_out(return_: Array, mask: Array | None = None, *, axis: int = -1) 
     Args:
         return_: [..., N] float, returns of N independent trajectories along axis.
         mask: [..., N] bool, True for the entries that count; None counts all.
-        axis: the axis of the independent trajectories; static.
+        axis: the axis of the independent trajectories; static. Returns [T, B, A] of agents that share environments
+            need axis=1: what one agent does changes the returns of the others.
 
     Returns:
         [..., N] float, the baseline of each; 0 where no other trajectory counts.

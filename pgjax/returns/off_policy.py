@@ -61,7 +61,7 @@ def vtrace(
     Properties:
         On-policy with ρ̄, c̄ >= 1 the target is the λ-return and the advantage is GAE(λ). The fixed point of
         the target is the value of the policy proportional to min(ρ̄ μ, π), whatever λ and c̄ are.
-        Differentiable; the caller stops the gradients. Time and memory O(T).
+        Differentiable; the caller stops the gradients. NaN and infinity do not cross a cut. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -134,7 +134,7 @@ def retrace(
 
     Properties:
         Fixed point Q of π for every λ and every behaviour policy with support. Differentiable; the caller
-        stops the gradients. Time and memory O(T).
+        stops the gradients. NaN and infinity do not cross a cut. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -195,7 +195,8 @@ def upgo(
         ValueError: if shapes differ, if the window is empty, or if discount is a number outside [0, 1].
 
     Properties:
-        Biased upwards by construction. Differentiable except where q equals v. Time and memory O(T).
+        Biased upwards by construction. Differentiable except where q equals v. NaN and infinity do not cross a cut; a
+        NaN in q or v is followed. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg

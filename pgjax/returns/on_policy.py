@@ -45,7 +45,8 @@ def discounted_returns(
         ValueError: if shapes differ, if the window is empty, or if discount is a number outside [0, 1].
 
     Properties:
-        Linear in reward and next_value; differentiable in both and in discount. Time and memory O(T).
+        Linear in reward and next_value; differentiable in both and in discount. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -91,7 +92,8 @@ def n_step_returns(
         ValueError: if n < 1, if shapes differ, or if discount is a number outside [0, 1].
 
     Properties:
-        n = 1 is the TD target, n >= T the bootstrapped Monte-Carlo return. Time O(T log n).
+        n = 1 is the TD target, n >= T the bootstrapped Monte-Carlo return. NaN and infinity do not cross a cut.
+        Time O(T log n).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -161,7 +163,8 @@ def lambda_returns(
         ValueError: if shapes differ, if the window is empty, or if discount or lam is a number outside [0, 1].
 
     Properties:
-        Linear in reward and next_value; differentiable in all but the masks. Time and memory O(T).
+        Linear in reward and next_value; differentiable in all but the masks. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -218,7 +221,8 @@ def gae(
 
     Properties:
         With λ = 1 the policy gradient that uses it is unbiased for any value function, as far as the
-        window goes; with λ < 1 it is biased unless value is exact. Differentiable. Time and memory O(T).
+        window goes; with λ < 1 it is biased unless value is exact. Differentiable. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
