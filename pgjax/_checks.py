@@ -118,6 +118,14 @@ def broadcast_to(name: str, x: Any, shape: tuple[int, ...], *, of: str) -> Array
         ) from error
 
 
+def as_divisor(name: str, x: Any, size: int, *, of: str) -> int:
+    """Return x as a Python int that divides `size`, the number of what `of` says."""
+    count = as_positive_int(name, x)
+    if size == 0 or size % count:
+        raise ValueError(f"{name}={count} must divide the {size} {of}. Choose a divisor of {size}.")
+    return count
+
+
 def require_shape(name: str, x: Any, shape: Sequence[int], axes: str = "", *, of: str = "") -> None:
     """Raise unless x has exactly `shape`: that of the argument `of`, or of the named `axes`, such as "[S, A]"."""
     if jnp.shape(x) != tuple(shape):
@@ -143,6 +151,15 @@ def require_trailing_shape(name: str, array: Any, expected: Sequence[int], *, of
         raise ValueError(
             f"{name} must end with the shape of {of}, {list(expected)}, got {list(shape)}. "
             "Remove or add a trailing axis; extra leading axes are samples."
+        )
+
+
+def require_leading_shape(name: str, x: Any, shape: Sequence[int], *, of: str) -> None:
+    """Raise unless the first axes of x are those of the argument `of`."""
+    if jnp.shape(x)[: len(shape)] != tuple(shape):
+        raise ValueError(
+            f"{name} must start with the shape of {of}, {list(shape)}, got {list(jnp.shape(x))}. "
+            "Arrays are time-major: [T, B, ...]."
         )
 
 
