@@ -3,12 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Params, Policy, Trajectory
-from pgjax.envs.boundary import as_dtype_of
+from pgjax.rollout._episodes import restarted
 
 Array = jax.Array
 
@@ -73,28 +72,6 @@ def unroll_policy(
         obs, step = inputs
         carry = restarted(step == 0, start_policy_state, carry)
         distribution, extras, after = apply_policy(policy, params, obs, carry)
-        return jax.tree.map(as_dtype_of, carry, after), (distribution, extras)
+        return jax.tree.map(_checks.as_dtype_of, carry, after), (distribution, extras)
 
     return jax.lax.scan(body, policy_state, (trajectory.obs, trajectory.step))[1]
-
-
-def restarted(starts: Array, start_policy_state: Any, policy_state: Any) -> Any:
-    """Set the state of a recurrent policy back where an episode starts.
-
-    Args:
-        starts: [B] bool.
-        start_policy_state: leaves [B, ...], the state at the start of an episode, or None.
-        policy_state: leaves [B, ...], the state now, or None.
-
-    Returns:
-        Leaves [B, ...], in the dtypes of start_policy_state.
-
-    Raises:
-        ValueError: by JAX, if the two have different structures.
-    """
-
-    def choose(start: Array, now: Array) -> Array:
-        mask = starts.reshape(starts.shape + (1,) * (start.ndim - starts.ndim))
-        return jnp.where(mask, start, as_dtype_of(start, now))
-
-    return jax.tree.map(choose, start_policy_state, policy_state)
