@@ -22,9 +22,6 @@ def advance(state: RolloutState, outcome: Outcome, policy_state: Any) -> Rollout
 
     Returns:
         The state after the step; where an episode ended, that of the next one's start.
-
-    Raises:
-        ValueError: by JAX, if policy_state has another structure than that in state.
     """
     done = outcome.terminated | outcome.truncated
     running_return = state.running_return + outcome.reward.astype(jnp.float32)
@@ -51,9 +48,6 @@ def restarted(starts: Array, start_policy_state: Any, policy_state: Any) -> Any:
 
     Returns:
         Leaves [B, ...], in the dtypes of start_policy_state.
-
-    Raises:
-        ValueError: by JAX, if the two have different structures.
     """
 
     def choose(start: Array, now: Array) -> Array:

@@ -105,7 +105,7 @@ def rollout(
         too, come as float32, which holds them exactly: cast them back where they are stored.
 
     Raises:
-        TypeError: if num_steps is not an int, or if the policy returns no distribution.
+        TypeError: if num_steps is not an int, if state is no RolloutState, or if the policy returns no distribution.
         ValueError: if num_steps < 1, if noise and actions are both given, if one has the wrong leading axes, or if
             log_prob, the reward or the truncation value is not one number for each environment (and agent).
 
@@ -126,6 +126,7 @@ def rollout(
         (5, 3, 4)
     """
     _checks.require_callable("policy", policy)
+    _checks.require_instance("state", state, RolloutState, remedy="Start with init_rollout, and check the order.")
     num_steps = _checks.as_positive_int("num_steps", num_steps)
     _check_given(noise, actions, (num_steps, *state.step.shape))
     # All that is random is drawn before the loop: one large kernel is cheaper than many small ones.

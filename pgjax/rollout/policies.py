@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
@@ -26,6 +27,7 @@ def apply_policy(policy: Policy, params: Params, obs: Any, policy_state: Any) ->
 
     Raises:
         TypeError: if the result is not of one of the documented forms.
+        ValueError: if the state that it returns has another structure or other shapes than the one it was given.
     """
     recurrent = policy_state is not None
     result = policy(params, obs, policy_state) if recurrent else policy(params, obs)
@@ -38,7 +40,13 @@ def apply_policy(policy: Policy, params: Params, obs: Any, policy_state: Any) ->
             f"where the distribution has log_prob; got {', '.join(type(part).__name__ for part in parts)}."
         )
     extras = parts[1] if len(parts) == 2 + recurrent else None
-    return parts[0], extras, parts[-1] if recurrent else None
+    if not recurrent:
+        return parts[0], extras, None
+    name, given = "the policy_state that policy returns", "the one that it was given"
+    _checks.require_same_structure(name, parts[-1], policy_state, of=given)
+    for after, before in zip(jax.tree.leaves(parts[-1]), jax.tree.leaves(policy_state), strict=True):
+        _checks.require_shape(name, after, jnp.shape(before), of=given)
+    return parts[0], extras, parts[-1]
 
 
 @compiled("policy")
@@ -62,6 +70,7 @@ def unroll_policy(
 
     Raises:
         TypeError: if the policy returns something else than the documented forms.
+        ValueError: if the state that it returns has another structure or other shapes than the one it was given.
 
     Properties:
         Backpropagation through time over the window; memory O(T).
