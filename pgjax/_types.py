@@ -1,6 +1,6 @@
 """The words the library is written in: trajectory, rollout state, policy, value, environment.
 
-`T` is time, `B` stands for any number of batch axes.
+`T` is time, `B` stands for any number of batch axes: environments, and after them the agents of each.
 """
 
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -55,7 +55,13 @@ class Transition:
 
 @struct.dataclass
 class RolloutState:
-    """What the next rollout needs: nothing else is carried. Every leaf is [B, ...]."""
+    """What the next rollout needs: nothing else is carried. Every leaf is [B, ...].
+
+    Short episodes finish first. Until every environment has finished one, a mean over those that have, such as
+    `jnp.nanmean(episode_return)`, is the mean of short episodes; `jnp.mean(episode_return)` is NaN until then.
+    From then on it is the mean over the latest episode of each environment, which lags behind a policy that changes:
+    `evaluate` plays whole episodes of one policy.
+    """
 
     env_state: Any  # state of each environment
     obs: Any  # observation that the next action will be chosen in
@@ -65,6 +71,7 @@ class RolloutState:
     running_return: Array  # [B] float32, undiscounted reward of the running episode so far
     episode_return: Array  # [B] float32, return of each environment's latest whole episode; NaN before the first
     episode_length: Array  # [B] float32, its length in steps; NaN before the first
+    num_episodes: Array | None = None  # [B] int32, whole episodes that each environment has finished
 
 
 @runtime_checkable
