@@ -196,10 +196,10 @@ def check_hyper(hyper: dict[str, Any]) -> dict[str, Any]:
 def _checked(name: str, x: Any) -> Any:
     if x is None or isinstance(x, jax.core.Tracer):
         return x
-    try:
-        number = np.asarray(x, jnp.result_type(float))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number, got {type(x).__name__}.") from error
+    number = np.asarray(x)
+    if number.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a number, got {type(x).__name__}.")
+    number = number.astype(jnp.result_type(float))
     if number.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {list(number.shape)}. Use jax.vmap over the recipe.")
     wanted = RANGES.get(name)
@@ -231,6 +231,8 @@ def traced(form: type[H], hyper: dict[str, Any]) -> H:
         raise TypeError(f"unknown hyper-parameter {', '.join(unknown)}; this recipe has {', '.join(sorted(fields))}.")
     values = check_hyper(cast(Any, form)(**hyper)._asdict())
     for name, x in values.items():
+        if x is None and cast(Any, form)._field_defaults.get(name, 0) is not None:
+            raise TypeError(f"{name} must be a number, got None.")
         if x is not None and jnp.ndim(x):
             raise ValueError(f"{name} must be a scalar, got shape {list(jnp.shape(x))}. Use jax.vmap over the recipe.")
     return form(**jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), values))
