@@ -1,7 +1,7 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
 from pgjax.recipes import a2c, ppo, reinforce
-from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, window_values
+from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
     check_hyper,
@@ -25,7 +25,7 @@ __all__ = [
     "ppo",
     "reinforce",
     "require_divisor",
+    "swap_time",
     "traced",
     "train",
-    "window_values",
 ]

@@ -1,5 +1,6 @@
 """Advantage actor-critic, synchronous. Mnih et al. (2016), with the generalised advantage of Schulman et al. (2016)."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +10,7 @@ from flax import struct
 
 import pgjax as pg
 from pgjax.recipes.acting import as_functions, normalized
-from pgjax.recipes.recipe import Metrics, Recipe, count_updates, episode_metrics, traced
-
-Array = jax.Array
-Number = Array | float
+from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
 
 
 class Hyper(NamedTuple):
@@ -34,7 +32,7 @@ class State:
     params: Any  # with normalize_observations a `Normalized`: the network's, and the statistics that act
     opt_state: Any
     rollout: pg.RolloutState
-    reward_scale: pg.envs.RewardScale | None
+    reward_scale: Any  # `RewardScale`, or None
     key: Array
     update: Array  # int32, updates done
     hyper: Hyper
@@ -73,7 +71,7 @@ def make_train(
         policy: in place of a model, policy(params, obs) -> distribution, of any framework.
         value: in place of a model, value(params, obs) -> [...].
         init_params: in place of a model, init_params(key, obs) or init_params(key) -> params.
-        policy_state: memory of a recurrent policy at the start of an episode, leaves [B, ...]; a model's own if it has one.
+        policy_state: memory of a recurrent policy at the start of an episode, [B, ...]; None takes the model's own.
         normalize_observations: standardise observations by running statistics, which travel in `state.params`.
         normalize_rewards: divide rewards by the running deviation of their discounted sum; metrics keep reward units.
 
@@ -102,12 +100,10 @@ def make_train(
         policy_state=policy_state,
     )  # fmt: skip
     policy, value, init_params, policy_state = normalized(functions) if normalize_observations else functions
-    recurrent = policy_state is not None
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
-        learning_rate = hyper.learning_rate * (1.0 - hyper.anneal * progress)
-        clip = optax.clip_by_global_norm(hyper.max_grad_norm)
-        return optax.flatten(optax.chain(clip, optax.adam(learning_rate, eps=1e-5)))
+        adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
@@ -120,19 +116,15 @@ def make_train(
     def update(state: State) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key)
         rollout, trajectory = pg.rollout(
-            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps,
-            truncation_value=value if recurrent else None,
-        )  # fmt: skip
+            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
+        )
         if normalize_rewards:
-            scale = pg.envs.update_reward_scale(
-                scale, trajectory.reward, done=trajectory.done, discount=hyper.discount
-            )
-            trajectory = trajectory.replace(reward=pg.envs.scale_reward(scale, trajectory.reward))
+            scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
+            trajectory = replace(trajectory, reward=pg.envs.scale_reward(scale, trajectory.reward))
 
         grads, info = pg.actor_critic(
             state.params, trajectory, policy=policy, value=value, discount=hyper.discount, lam=hyper.lam,
-            value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, last_obs=rollout.obs if recurrent else None,
-            **({"state": state.rollout} if recurrent else {}),
+            value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, state=state.rollout,
         )  # fmt: skip
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
@@ -140,7 +132,11 @@ def make_train(
         if normalize_observations:  # only now: those that acted were those of the loss
             statistics = pg.envs.update_statistics(state.params.statistics, trajectory.obs)
             params = params._replace(statistics=statistics)
-        metrics = {"loss": info.loss, "grad_norm": info.grad_norm, "num_nonfinite": info.num_nonfinite}
-        return State(params, opt_state, rollout, scale, key, state.update + 1, hyper), metrics | episode_metrics(rollout)
+        metrics = {"loss": info.loss, "grad_norm": info.grad_norm, "num_nonfinite": info.num_nonfinite, **info.metrics}
+        target = info.targets["value_target"]
+        metrics["explained_variance"] = pg.diagnostics.explained_variance(target - info.targets["advantage"], target)
+        return State(params, opt_state, rollout, scale, key, state.update + 1, hyper), metrics | episode_metrics(
+            rollout
+        )
 
     return Recipe(init, update, num_updates, policy, value)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
+from pgjax._types import Environment, Params, Policy, Value
 from pgjax.envs import RunningStatistics, init_statistics, normalize
 from pgjax.networks import default_actor_critic
-from pgjax.returns import bootstrap_values
 
 Array = jax.Array
 
@@ -51,8 +50,8 @@ def as_functions(
         env: the environment; only the default network looks at it.
         env_params: its parameters.
         num_envs: environments side by side.
-        model: a Flax module with the methods `policy` and `value`, and `initial_state(num_envs)` if it is recurrent. None
-            and no policy take `networks.default_actor_critic`.
+        model: a Flax module with the methods `policy` and `value`, and `initial_state(num_envs)` if it is recurrent.
+            None and no policy take `networks.default_actor_critic`.
         policy: in place of a model, policy(params, obs) -> distribution; a recurrent one takes and gives its memory as
             well, with the value between: policy(params, obs, memory) -> (distribution, value, memory).
         value: in place of a model, value(params, obs) -> [...]; of a recurrent policy value(params, obs, memory).
@@ -64,8 +63,8 @@ def as_functions(
         The functions; init_params takes (key, obs, memory) and checks what it makes.
 
     Raises:
-        TypeError: if one of policy, value and init_params is missing or is no function, if the model lacks a method, or if
-            init_params makes a leaf that is not floating.
+        TypeError: if one of policy, value and init_params is missing or is no function, if the model lacks a method,
+            or if init_params makes a leaf that is not floating.
         ValueError: if a model and functions are both given.
     """
     given = {"policy": policy, "init_params": init_params, **({"value": value} if critic else {})}
@@ -149,31 +148,15 @@ def normalized(functions: Functions) -> Functions:
     return Functions(through(policy), None if value is None else through(value), init, policy_state)
 
 
-def window_values(
-    params: Params, trajectory: Trajectory, rollout: RolloutState, *, value: Value
-) -> tuple[Array, Array]:
-    """Give the values of a window and of what each step led to, for a policy with or without a memory.
+def swap_time(tree: Any) -> Any:
+    """Swap the axes of time and of environments, for minibatches of whole sequences.
 
-        v_t = V(obs_t),   v'_t = V(next_obs_t) before any reset, 0 where terminated
-
-    Shapes: trajectory leaves [T, B, ...]; results [T, B].
+    Shapes: leaves [T, B, ...]; results [B, T, ...].
 
     Args:
-        params: those that acted.
-        trajectory: the window. Of a recurrent policy its extras are the values, and truncation_value is kept.
-        rollout: the state after the window.
-        value: value(params, obs) or, of a recurrent policy, value(params, obs, memory).
+        tree: any pytree of arrays.
 
     Returns:
-        value and next_value, [T, B].
-
-    Raises:
-        TypeError: as `pg.bootstrap_values`.
-        ValueError: as `pg.bootstrap_values`.
+        The same tree, its first two axes swapped.
     """
-    if rollout.policy_state is None:
-        return bootstrap_values(params, trajectory, value=value)
-    last_value = value(params, rollout.obs, rollout.policy_state)  # type: ignore[call-arg]
-    following = jnp.concatenate([trajectory.extras[1:], last_value[None]])
-    following = jnp.where(trajectory.truncated, trajectory.truncation_value, following)
-    return trajectory.extras, jax.lax.stop_gradient(jnp.where(trajectory.terminated, 0.0, following))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

@@ -9,12 +9,9 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
-from pgjax.recipes._objective import ppo_objective
-from pgjax.recipes.acting import as_functions, normalized, window_values
-from pgjax.recipes.recipe import Metrics, Recipe, count_updates, episode_metrics, require_divisor, traced
-
-Array = jax.Array
-Number = Array | float
+from pgjax.estimators.terms import values_and_next
+from pgjax.recipes.acting import as_functions, normalized, swap_time
+from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, require_divisor, traced
 
 
 class Hyper(NamedTuple):
@@ -38,7 +35,7 @@ class State:
     params: Any  # with normalize_observations a `Normalized`: the network's, and the statistics that act
     opt_state: Any
     rollout: pg.RolloutState
-    reward_scale: pg.envs.RewardScale | None
+    reward_scale: Any  # `RewardScale`, or None
     key: Array
     update: Array  # int32, updates done
     hyper: Hyper
@@ -65,8 +62,6 @@ def make_train(
 
         minimise mean of -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + c_v ½ (V - A - v)² - c_e H,   ρ = π(a|s) / π_old(a|s)
 
-    Shapes: metrics [num_updates].
-
     Args:
         As `a2c.make_train`, and:
         num_epochs: passes over each rollout.
@@ -74,15 +69,7 @@ def make_train(
             sequences are kept, the environments alone are shuffled, and it must divide num_envs.
 
     Returns:
-        The recipe: train(key, **hyper) -> (State, metrics).
-
-    Example:
-        >>> import gymnax, jax, pgjax.recipes
-        >>> env, env_params = gymnax.make("CartPole-v1")
-        >>> train = pgjax.recipes.ppo.make_train(env, env_params, num_envs=4, num_steps=8, total_steps=64)
-        >>> state, metrics = train(jax.random.key(0), learning_rate=1e-3)
-        >>> metrics["kl"].shape
-        (2,)
+        The recipe: train(key, **hyper) -> (State, metrics [num_updates]).
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     functions = as_functions(
@@ -94,9 +81,8 @@ def make_train(
     require_divisor("num_minibatches", num_minibatches, num_envs * (1 if recurrent else num_steps))
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
-        learning_rate = hyper.learning_rate * (1.0 - hyper.anneal * progress)
-        clip = optax.clip_by_global_norm(hyper.max_grad_norm)
-        return optax.flatten(optax.chain(clip, optax.adam(learning_rate, eps=1e-5)))
+        adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
@@ -108,31 +94,33 @@ def make_train(
 
     def loss(params: Any, minibatch: Any, hyper: Hyper) -> tuple[Array, Metrics]:
         *data, start = minibatch
-        trajectory, advantage, old_value = _turned(data) if recurrent else data
-        each, metrics = ppo_objective(
-            params, trajectory, policy=policy, value=value, advantage=pg.standardize(advantage), old_value=old_value,
-            value_target=advantage + old_value, clip=hyper.clip, value_clip=hyper.value_clip,
+        trajectory, advantage, old_value = swap_time(data) if recurrent else data
+        each, metrics = pg.ppo_objective(
+            params, trajectory, policy=policy, value=value, advantage=pg.standardize(advantage),
+            value_target=advantage + old_value, old_value=old_value, clip=hyper.clip, value_clip=hyper.value_clip,
             value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, state=start,
         )  # fmt: skip
         log_ratio = metrics.pop("log_ratio")
-        metrics = {"loss": each, **metrics, "out_of_bounds_fraction": jnp.abs(log_ratio) > 20.0}
-        metrics = {name: jnp.mean(x, dtype=jnp.float32) for name, x in metrics.items()}
-        metrics["kl"] = pg.diagnostics.approximate_kl(log_ratio)
-        metrics["clip_fraction"] = pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip)
-        return jnp.mean(each), metrics
+        return jnp.mean(each), {
+            "loss": jnp.mean(each),
+            **jax.tree.map(jnp.mean, metrics),
+            "kl": pg.diagnostics.approximate_kl(log_ratio),
+            "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip),
+            "bound_fraction": jnp.mean(~(jnp.abs(log_ratio) <= 20.0), dtype=jnp.float32),
+        }
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key, shuffle_key) = state.hyper, state.reward_scale, jax.random.split(state.key, 3)
         rollout, trajectory = pg.rollout(
-            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps,
-            truncation_value=value if recurrent else None,
-        )  # fmt: skip
+            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
+        )
+        reward = trajectory.reward
         if normalize_rewards:
-            scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
-            trajectory = trajectory.replace(reward=pg.envs.scale_reward(scale, trajectory.reward))
-        values, next_values = window_values(state.params, trajectory, rollout, value=value)
+            scale = pg.envs.update_reward_scale(scale, reward, done=trajectory.done, discount=hyper.discount)
+            reward = pg.envs.scale_reward(scale, reward)
+        values, next_values = values_and_next(state.params, trajectory, policy, value, state.rollout, None)
         advantage = pg.gae(
-            trajectory.reward, values, next_values, terminated=trajectory.terminated, truncated=trajectory.truncated,
+            reward, values, next_values, terminated=trajectory.terminated, truncated=trajectory.truncated,
             discount=hyper.discount, lam=hyper.lam,
         )  # fmt: skip
         transform = optimizer(hyper, state.update / num_updates)
@@ -145,21 +133,17 @@ def make_train(
             metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
             return (optax.apply_updates(params, updates), opt_state), metrics
 
-        data = (trajectory, advantage, values)
+        rows = (trajectory, advantage, values)  # of a recurrent policy whole sequences, environments first
+        rows, num_axes = ((*swap_time(rows), state.rollout), 1) if recurrent else ((*rows, None), 2)
         (params, opt_state), metrics = pg.epochs(
-            shuffle_key, (state.params, state.opt_state), (*_turned(data), state.rollout) if recurrent else (*data, None),
-            step=descend, num_epochs=num_epochs, num_minibatches=num_minibatches, num_axes=1 if recurrent else 2,
+            shuffle_key, (state.params, state.opt_state), rows, step=descend, num_axes=num_axes,
+            num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         if normalize_observations:  # only now: those that acted were those of the loss
             params = params._replace(statistics=pg.envs.update_statistics(state.params.statistics, trajectory.obs))
-        num_nonfinite = metrics.pop("num_nonfinite").sum()
-        metrics = jax.tree.map(jnp.mean, metrics) | episode_metrics(rollout) | {"num_nonfinite": num_nonfinite}
+        num_nonfinite = metrics["num_nonfinite"].sum()
+        metrics = jax.tree.map(jnp.mean, metrics) | {"num_nonfinite": num_nonfinite} | episode_metrics(rollout)
         metrics["explained_variance"] = pg.diagnostics.explained_variance(values, advantage + values)
         return State(params, opt_state, rollout, scale, key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy, value)
-
-
-def _turned(tree: Any) -> Any:
-    """Swap time and environments."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

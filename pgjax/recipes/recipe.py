@@ -16,6 +16,7 @@ from pgjax import _checks
 from pgjax._types import Policy, RolloutState, Value
 
 Array = jax.Array
+Number = Array | float
 Metrics = dict[str, Array]
 H = TypeVar("H", bound=tuple[Any, ...])
 
@@ -135,7 +136,9 @@ def train(
             state, metrics = _advance(recipe, state.update.ndim, count, donate)(state)
             metrics = jax.device_get(metrics)
             done += count
-            bar.set_postfix({name: f"{np.mean(metrics[name][-1]):.4g}" for name in ("episode_return",) if name in metrics})
+            bar.set_postfix(
+                {name: f"{np.mean(metrics[name][-1]):.4g}" for name in ("episode_return",) if name in metrics}
+            )
             bar.update(count)
             if report is not None and report(state, metrics):
                 break
@@ -170,7 +173,9 @@ def _progress_bar(progress: bool | None, done: int, total: int) -> Any:
         from tqdm import tqdm
     except ImportError as error:
         if progress:
-            raise ImportError("progress=True needs tqdm: pip install pgjax[progress], or pass progress=False.") from error
+            raise ImportError(
+                "progress=True needs tqdm: pip install pgjax[progress], or pass progress=False."
+            ) from error
         return _NoBar()
     return tqdm(initial=done, total=total, unit="update")
 

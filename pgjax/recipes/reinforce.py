@@ -10,10 +10,7 @@ from flax import struct
 
 import pgjax as pg
 from pgjax.recipes.acting import as_functions
-from pgjax.recipes.recipe import Metrics, Recipe, count_updates, episode_metrics, traced
-
-Array = jax.Array
-Number = Array | float
+from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
 
 
 class Hyper(NamedTuple):
@@ -69,7 +66,7 @@ def make_train(
         model: a Flax module with a method `policy`; None takes `networks.default_actor_critic`.
         policy: in place of a model, policy(params, obs) -> distribution, of any framework.
         init_params: in place of a model, init_params(key, obs) or init_params(key) -> params.
-        policy_state: memory of a recurrent policy at the start of an episode, leaves [B, ...]; a model's own if it has one.
+        policy_state: memory of a recurrent policy at the start of an episode, [B, ...]; None takes the model's own.
 
     Returns:
         The recipe: train(key, **hyper) -> (State, metrics).
@@ -77,14 +74,6 @@ def make_train(
     Raises:
         TypeError: if a count is not an int, or if policy and init_params do not come together.
         ValueError: if a count is below 1, or if total_steps does not allow one update.
-
-    Example:
-        >>> import gymnax, jax, pgjax.recipes
-        >>> env, env_params = gymnax.make("CartPole-v1")
-        >>> train = pgjax.recipes.reinforce.make_train(env, env_params, num_envs=4, num_steps=8, total_steps=64)
-        >>> state, metrics = train(jax.random.key(0), learning_rate=1e-3)
-        >>> metrics["grad_norm"].shape
-        (2,)
 
     References:
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
@@ -96,9 +85,8 @@ def make_train(
     )  # fmt: skip
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
-        learning_rate = hyper.learning_rate * (1.0 - hyper.anneal * progress)
-        clip = optax.clip_by_global_norm(hyper.max_grad_norm)
-        return optax.flatten(optax.chain(clip, optax.adam(learning_rate, eps=1e-5)))
+        adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
@@ -113,9 +101,8 @@ def make_train(
             act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
         )
         grads, info = pg.reinforce(
-            state.params, trajectory, policy=policy, discount=hyper.discount, baseline=baseline,
-            state=None if policy_state is None else state.rollout,
-        )  # fmt: skip
+            state.params, trajectory, policy=policy, discount=hyper.discount, baseline=baseline, state=state.rollout
+        )
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -93,6 +93,7 @@ def a2c(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, **_: An
     advantage, values = generalised_advantage(data, tables[1], hyper["discount"], hyper["lam"])
     num_steps, num_envs = advantage.shape
     actor, critic, loss = np.zeros_like(tables[0]), np.zeros_like(tables[1]), 0.0
+    seen: Any = {"policy_loss": [], "value_loss": [], "entropy": []}
     for t in range(num_steps):
         for b in range(num_envs):
             obs, action = data.obs[t, b], data.action[t, b]
@@ -102,10 +103,15 @@ def a2c(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, **_: An
             along = -advantage[t, b] * (np.eye(2)[action] - p) + hyper["entropy_coef"] * p * (np.log(p) + entropy)
             actor += np.outer(obs, along) / num_envs
             critic += hyper["value_coef"] * error * obs / num_envs
-            loss -= advantage[t, b] * np.log(p[action]) / num_envs
-            loss += (hyper["value_coef"] * 0.5 * error**2 - hyper["entropy_coef"] * entropy) / num_envs
+            seen["policy_loss"].append(-advantage[t, b] * np.log(p[action]))
+            seen["value_loss"].append(0.5 * error**2)
+            seen["entropy"].append(entropy)
+            loss += seen["policy_loss"][-1] + hyper["value_coef"] * 0.5 * error**2 - hyper["entropy_coef"] * entropy
+    loss /= num_envs
     gradient = flat((actor, critic))
-    metrics = {"loss": loss, "grad_norm": np.linalg.norm(gradient), "num_nonfinite": 0}
+    metrics = {name: np.mean(x) for name, x in seen.items()} | {"loss": loss, "num_nonfinite": 0}
+    metrics["explained_variance"] = 1 - np.var(advantage) / np.var(advantage + values)
+    metrics["grad_norm"] = np.linalg.norm(gradient)
     return *descend(tables, adam, gradient, hyper, progress), metrics
 
 
@@ -148,6 +154,6 @@ def ppo(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, *, orde
         means["loss"] = (
             means["policy_loss"] + hyper["value_coef"] * means["value_loss"] - hyper["entropy_coef"] * means["entropy"]
         )
-        minibatches.append(means | {"grad_norm": np.linalg.norm(gradient), "out_of_bounds_fraction": 0.0})
+        minibatches.append(means | {"grad_norm": np.linalg.norm(gradient), "bound_fraction": 0.0})
     metrics = {name: np.mean([row[name] for row in minibatches]) for name in minibatches[0]}
     return tables, adam, metrics | {"explained_variance": explained, "num_nonfinite": 0}

@@ -1,7 +1,7 @@
 """The table of recipes, and the few compiled programs on which every law is checked.
 
-A new recipe is one entry. All its laws run on one program, `Subject.update`: a vmap over `LANES` runs in the small world,
-each with hyper-parameters of its own, so that a law that needs another number needs no other program.
+A new recipe is one entry. All its laws run on one program, `Subject.update`: a vmap over `LANES` runs in the small
+world, each with hyper-parameters of its own, so that a law that needs another number needs no other program.
 """
 
 import functools

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.serialization
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,13 +232,21 @@ def test_finding_8_ppo_sets_no_bound_on_its_value_by_default() -> None:
         ({"num_envs": 0}, ValueError, "num_envs must be at least 1, got 0"),
         ({"num_steps": 0}, ValueError, "num_steps must be at least 1, got 0"),
         ({"num_envs": 2.0}, TypeError, "num_envs must be a Python int"),
-        ({"total_steps": 10}, ValueError, "total_steps must allow one update of num_envs [*] num_steps = 16 steps, got 10"),
+        (
+            {"total_steps": 10},
+            ValueError,
+            "total_steps must allow one update of num_envs [*] num_steps = 16 steps, got 10",
+        ),
         ({"total_steps": 0}, ValueError, "total_steps must be at least 1, got 0"),
         ({"total_steps": 1e6}, TypeError, "total_steps must be a Python int"),
         ({"init_params": None}, TypeError, "init_params must be a function, got NoneType"),
         ({"policy": 3}, TypeError, "policy must be a function, got int"),
         ({"model": "mlp"}, ValueError, "model and policy, init_params(, value)? are both given"),
-        ({"model": "mlp", "policy": None, "value": None, "init_params": None}, TypeError, "model must be a Flax module"),
+        (
+            {"model": "mlp", "policy": None, "value": None, "init_params": None},
+            TypeError,
+            "model must be a Flax module",
+        ),
     ],
 )
 def test_bad_settings_are_named(name: str, change: Any, error: type, message: str) -> None:
@@ -272,14 +279,12 @@ def test_one_row_of_env_params_for_each_environment_and_one_for_all_give_the_sam
     each = world.WorldParams(max_steps_in_episode=jnp.full(8, 2), kind=jnp.full(8, world.ENDLESS))
     one = world.WorldParams(max_steps_in_episode=2, kind=world.ENDLESS)
     sizes = {"num_envs": 8, "num_steps": 3, "total_steps": 24}
-    ends = [
-        a2c.make_train(env, x, **sizes, **FUNCTIONS)(jax.random.key(0))[0].params.critic for x in (one, each)
-    ]
+    ends = [a2c.make_train(env, x, **sizes, **FUNCTIONS)(jax.random.key(0))[0].params.critic for x in (one, each)]
     np.testing.assert_allclose(*ends, rtol=1e-5)
 
 
 def test_finding_12_the_return_is_not_told_before_every_environment_has_finished() -> None:
-    """An episode of 4 steps and one of 40: early on only the short one has ended, and its return is not the policy's."""
+    """Episodes of 4 steps and one of 40: early on only the short ones have ended, and theirs is not the mean."""
     env, env_params = world.world()
     rows = env_params.replace(
         kind=jnp.full(8, world.ENDLESS), max_steps_in_episode=jnp.where(jnp.arange(8) == 0, 40, 4)
