@@ -1,9 +1,10 @@
-"""What every test and doctest finds: compiled programs kept between runs, strict ranks, a ready-made window.
+"""What every test and doctest finds: compiled programs kept between runs, strict ranks, fixtures, a ready-made window.
 
 The settings are made on import rather than in a fixture because doctests must run under them too.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,29 @@ def _keep_compiled_programs() -> None:
 
 _keep_compiled_programs()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Compute in float64 for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def foreign_ranks() -> Iterator[None]:
+    """Let code from elsewhere promote ranks for one test: gymnax's Swimmer subtracts [2] from [5, 2]."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Compile without most optimisations for one module: three times faster where each program runs once."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _policy(params: Any, obs: Any) -> pg.Categorical:

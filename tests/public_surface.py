@@ -11,7 +11,7 @@ from typing import Any
 import pgjax
 
 # Modules that stand on an extra; without it they cannot be imported and are left out.
-EXTRAS = {"brax", "jaxmarl", "gymnasium", "kfac_jax", "flashbax"}
+EXTRAS = {"tqdm", "orbax", "matplotlib"}
 
 
 @functools.cache
@@ -58,6 +58,12 @@ def functions() -> dict[str, Callable[..., Any]]:
 def classes() -> dict[str, type]:
     """Every public class once, named alike."""
     return _collect(lambda x: inspect.isclass(x) and x.__module__.startswith("pgjax"))
+
+
+@functools.cache
+def named() -> dict[str, Any]:
+    """Every public function and class, named alike."""
+    return dict(sorted({**functions(), **classes()}.items()))
 
 
 def home(x: Any) -> str:
