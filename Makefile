@@ -79,14 +79,15 @@ certificates: install ## measure bias and variance of each estimator (DOCS=1 wri
 bench-peers: install $(PEERS) ## PPO side by side with rejax, which lives in .venv-peers
 	PEERS_PYTHON=.venv-peers/bin/python $(RUN) benchmarks/peers.py --out out/peers
 
-lock: ## resolve constraints/ again (needs uv); pins that still fit stay, UPGRADE=1 takes the newest of everything
+lock: ## resolve constraints/ again (needs uv): pins that still fit stay, UPGRADE=1 takes the newest of everything
 	@for version in 3.11 3.12; do \
-		compile="$(UV) pip compile - --python-version $$version --no-python-downloads --no-header --no-annotate --quiet"; \
-		pins=py$${version/./}; banner="resolved for CPython $$version; written by \`make lock\`, never by hand."; \
-		all=$$(printf 'hatchling\neditables\n' | $$compile pyproject.toml --all-extras $(if $(UPGRADE),,-o <(cat constraints/$$pins.txt))) || exit 1; \
-		printf '# The full set that CI installs, %s\n%s\n' "$$banner" "$$all" > constraints/$$pins.txt; \
-		peers=$$(printf 'rejax\ngymnax<1\nsix\njax[cuda12]\n' | $$compile -c <(grep -E '^jax(lib)?==' constraints/$$pins.txt)) || exit 1; \
-		printf '# rejax and the old gymnax that it needs, %s\n%s\n' "$$banner" "$$peers" > constraints/peers-$$pins.txt; \
+		compile="$(UV) pip compile - --python-version $$version --no-python-downloads --no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)"; \
+		pins=constraints/py$${version/./}.txt; peers=constraints/peers-py$${version/./}.txt; \
+		banner="resolved for CPython $$version; written by \`make lock\`, never by hand."; \
+		printf 'hatchling\neditables\n' | $$compile pyproject.toml --all-extras -o $$pins > /dev/null || exit 1; \
+		printf 'rejax\ngymnax<1\nsix\njax[cuda12]\n' | $$compile -c <(grep -E '^jax(lib)?==' $$pins) -o $$peers > /dev/null || exit 1; \
+		sed -i "1i # The full set that CI installs, $$banner" $$pins; \
+		sed -i "1i # rejax and the old gymnax that it needs, $$banner" $$peers; \
 	done
 
 clean: ## remove outputs and caches, keep the environments

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pgjax.estimators
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -106,10 +104,7 @@ def complain_of_what_is_missing(app: Any, env: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    """Register the hooks, write the pages of the rooms, and let autodoc see the functions that estimators are made of."""
-    for name, x in list(vars(pgjax.estimators).items()):
-        if isinstance(x, pgjax.estimators.Estimator):
-            setattr(pgjax.estimators, name, x.__wrapped__)  # type: ignore[attr-defined]
+    """Register the hooks; the pages of the rooms are written before anything is read."""
     app.connect("builder-inited", lambda app: rooms.write_pages(HERE / "api"))
     app.connect("autodoc-process-docstring", read_as_text, priority=400)
     app.connect("missing-reference", resolve)

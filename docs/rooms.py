@@ -79,7 +79,7 @@ def _resolved(name: str) -> Any:
 
 
 def is_known(target: str) -> bool:
-    """Whether a name in a docstring is one that exists: of the package, of a library that it stands on, or a word of it.
+    """Whether a name in a docstring exists: in the package, in a library that it stands on, or as a word of it.
 
     Words of the package are the names of arguments, fields, methods, modules and constants.
     """

@@ -99,8 +99,8 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 
 def pytest(folder: Path, arguments: Iterable[str], limit: float) -> tuple[int | None, str, str]:
-    """Run pytest in a copy; give its exit status (None after the limit), the first failure, and the end of its output."""
-    options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-p", "no:randomly", "--hypothesis-seed=0"]
+    """Run pytest in a copy: its exit status (None after the limit), what failed first, and the end of its output."""
+    options = "-x -q --no-header --tb=line -p no:cacheprovider --hypothesis-seed=0".split()  # noqa: SIM905
     process = subprocess.Popen(
         [sys.executable, "-B", "-c", PYTEST, *options, *arguments],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -182,9 +182,7 @@ def confirmed(outcomes: list[Outcome], folder: Path) -> list[Outcome]:
 
 def changed_since(commit: str) -> set[str]:
     """Files that differ from a commit, as they lie in the working tree."""
-    done = subprocess.run(
-        ["git", "diff", "--name-only", commit], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "diff", "--name-only", commit], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
@@ -193,10 +191,10 @@ def page(faults: list[Fault], outcomes: list[Outcome]) -> str:
     count = {v: sum(o.verdict == v for o in outcomes) for v in ("caught", "survived", "broken", "equivalent")}
     lines = [
         "# Planted faults", "",
-        "Written by `make mutants DOCS=1`, never by hand. Each fault is one replacement in the library, planted alone; the tests of its",
-        "module must fail with it. The lists are in `tests/mutants/`.", "",
-        f"{len(faults)} faults: {count['caught']} caught, {count['survived']} survived, {count['broken']} could not be run, "
-        f"{count['equivalent']} change no result.",
+        "Written by `make mutants DOCS=1`, never by hand. Each fault is one replacement in the library, planted alone;",
+        "the tests of its module must fail with it. The lists are in `tests/mutants/`.", "",
+        f"{len(faults)} faults: {count['caught']} caught, {count['survived']} survived, {count['broken']} could not "
+        f"be run, {count['equivalent']} change no result.",
     ]  # fmt: skip
     cell = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
     for room in dict.fromkeys(fault.room for fault in faults):
@@ -222,7 +220,9 @@ def summary(faults: list[Fault], outcomes: list[Outcome]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lists", nargs="*", help="lists to run, by path or by room; all of them if none is named")
-    parser.add_argument("--changed-since", metavar="COMMIT", help="only faults whose file, tests or list differ from it")
+    parser.add_argument(
+        "--changed-since", metavar="COMMIT", help="only faults whose file, tests or list differ from it"
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many faults at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a run counts as caught")
     parser.add_argument("--docs", action="store_true", help="write docs/mutants.md anew; only for all lists")
