@@ -119,6 +119,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.normal(T, B), d.normal(T, B), d.normal(T, B)), {**d.ends(), "next_action_value": d.normal(T, B)}
     ),
     "bootstrap_values": lambda d: Case((d.params(), d.trajectory()), static={"value": value}),
+    "fold": lambda d: Case((d.trajectory(),), {"discount": d.number()}),
     # baselines
     "leave_one_out": lambda d: Case((d.normal(T, B), d.bools(T, B))),
     "batch_mean": lambda d: Case((d.normal(T, B),)),
@@ -196,7 +197,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "init_rollout": lambda d: Case((d.key(), ENV, ENV_PARAMS), static={"num_envs": B}, keeps_dtype=False, smooth=False),
     "rollout": lambda d: Case(
         (d.key(), d.normal(), start(d)),
-        static={"policy": cartpole_policy, "env": ENV, "env_params": ENV_PARAMS, "num_steps": T},
+        static={"policy": cartpole_policy, "env": ENV, "env_params": ENV_PARAMS, "num_steps": 2},
         keeps_dtype=False,
         smooth=False,
     ),
@@ -204,6 +205,8 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "permutation": lambda d: Case((d.key(),), static={"size": 11}, smooth=False),
     # diagnostics
     "diagnostics.approximate_kl": lambda d: Case((d.normal(T, B),)),
+    "diagnostics.bound_fraction": lambda d: Case((d.normal(T, B),), smooth=False),
+    "diagnostics.lost_gradient_fraction": lambda d: Case((d.normal(T, B), d.normal(T, B)), smooth=False),
     "diagnostics.clip_fraction": lambda d: Case((d.normal(T, B),), {"clip": d.number()}),
     "diagnostics.cosine": lambda d: Case((tree(d), tree(d))),
     "diagnostics.effective_sample_size": lambda d: Case((d.normal(T, B),)),

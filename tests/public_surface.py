@@ -14,7 +14,7 @@ import pgjax
 
 TESTS = pathlib.Path(__file__).parent
 # Rooms whose tests do not all begin with their name.
-MORE_TESTS = {"envs": ("normalization",)}
+MORE_TESTS = {"envs": ("normalization",), "returns": ("fold",), "rollout": ("agents",)}
 # Modules that stand on an extra; without it they cannot be imported and are left out.
 EXTRAS = {"tqdm", "orbax", "matplotlib"}
 
