@@ -102,7 +102,7 @@ class Value(Protocol):
 
 
 class Environment(Protocol):
-    """One environment, pure: `gymnax.environments.Environment` from 1.0 on, or anything of the same form.
+    """One environment, pure: `gymnax.environments.environment.Environment` from 1.0 on, or anything of the same form.
 
     `step` resets by itself when an episode ends and gives the last observation before the reset as
     `info["final_observation"]`.
