@@ -100,7 +100,7 @@ def _pack(mdp: TabularMDP, probs: Array, paths: Any, ended: Any) -> Trajectory:
         reward=jnp.asarray(np.where(running, np.asarray(mdp.reward)[state, action], 0.0), dtype),
         next_obs=jnp.asarray(one_hot[after] * running[..., None], dtype),
         terminated=jnp.asarray(terminated),
-        truncated=jnp.zeros(state.shape, bool),
+        truncated=jnp.asarray(np.zeros(state.shape, bool)),
         log_prob=jnp.asarray(log_prob, dtype),
         step=jnp.asarray(np.broadcast_to(np.arange(len(state))[:, None], state.shape), jnp.int32),
     )

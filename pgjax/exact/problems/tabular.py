@@ -176,8 +176,8 @@ def softmax_bandit(reward: Array | None = None) -> TabularMDP:
         TypeError: if reward is not floating.
         ValueError: if it has no axis or is empty.
     """
-    arms = jnp.array([1.0, 0.2, -0.7]) if reward is None else _checks.as_floating("reward", reward, ndim_at_least=1)
-    return TabularMDP(jnp.ones((1, arms.shape[0], 1)), arms[None], jnp.ones(1), 1.0, horizon=1)
+    arms = _checks.as_floating("reward", np.array([1.0, 0.2, -0.7]) if reward is None else reward, ndim_at_least=1)
+    return TabularMDP(np.ones((1, arms.shape[0], 1)), arms[None], np.ones(1), 1.0, horizon=1)
 
 
 def softmax_bandit_logits() -> Array:

@@ -110,4 +110,4 @@ def visitation_over_time(mdp: TabularMDP, probs: Array) -> Array:
     def step(visits: Array, _: None) -> tuple[Array, Array]:
         return mdp.discount * visits @ chain, visits
 
-    return jax.lax.scan(step, mdp.initial, length=horizon)[1]
+    return jax.lax.scan(step, mdp.initial.astype(chain.dtype), length=horizon)[1]
