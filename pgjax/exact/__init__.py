@@ -52,7 +52,8 @@ _CERTIFY = (
     "tabular_problem",
 )
 
-__all__ = ["LQR", "LQREnvironment", "LQRParams", "LQRState"]
+__all__ = ["lqr", "problems", "tabular", "variance"]
+__all__ += ["LQR", "LQREnvironment", "LQRParams", "LQRState"]
 __all__ += ["lqr_gpomdp_moments", "lqr_pathwise_moments", "lqr_reinforce_moments"]
 __all__ += ["gauss_hermite", "groups", "join", "spectral_radius", "trajectories", "weighted_moments"]
 __all__ += problems.__all__

@@ -22,9 +22,7 @@ def softmax(logits: Any) -> np.ndarray:
     return weights / weights.sum(-1, keepdims=True)
 
 
-def garnet(
-    seed: int, discount: float = 0.9, horizon: int | None = None, states: int = 4, actions: int = 3
-) -> Process:
+def garnet(seed: int, discount: float = 0.9, horizon: int | None = None, states: int = 4, actions: int = 3) -> Process:
     """A random process with two successors for each action, and a random policy."""
     random = np.random.default_rng(seed)
     transition = np.zeros((states, actions, states))

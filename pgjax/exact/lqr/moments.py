@@ -97,7 +97,7 @@ def lqr_reinforce_moments(lqr: LQRRecord, gain: Array) -> Moments:
     Shapes: gain [1, 1]; result [1] and [1, 1].
 
     Args:
-        lqr: a scalar system with a horizon.
+        lqr: an `LQR` with one state, one action and a horizon.
         gain: [1, 1] float, K.
 
     Returns:
@@ -134,7 +134,7 @@ def lqr_gpomdp_moments(lqr: LQRRecord, gain: Array, *, baseline: tuple[Array, Ar
     Shapes: gain [1, 1]; result [1] and [1, 1].
 
     Args:
-        lqr: a scalar system with a horizon.
+        lqr: an `LQR` with one state, one action and a horizon.
         gain: [1, 1] float, K.
         baseline: (p, c), [H + 1, 1, 1] and [H + 1] float; with those of `cost_to_go`, b is the value. None is zero.
 
@@ -180,7 +180,7 @@ def lqr_pathwise_moments(lqr: LQRRecord, gain: Array) -> Moments:
     Shapes: gain [m, n]; result [m * n] and [m * n, m * n].
 
     Args:
-        lqr: a system with a horizon, of any size.
+        lqr: an `LQR` of any size with a horizon.
         gain: [m, n] float, K.
 
     Returns:

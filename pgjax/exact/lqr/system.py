@@ -8,8 +8,11 @@ and objectives maximised: `objective` is minus `cost`, and `policy_gradient` min
 
 import jax
 
+import pgjax.exact.lqr.gradients as gradients
+import pgjax.exact.lqr.optimal as optimal
+import pgjax.exact.lqr.stability as stability
+import pgjax.exact.lqr.values as values
 from pgjax._pytree import validated_pytree
-from pgjax.exact.lqr import gradients, optimal, stability, values
 from pgjax.exact.lqr._record import LQRRecord
 
 Array = jax.Array

@@ -49,6 +49,14 @@ def test_every_problem_is_a_valid_process_with_its_figures(name):
         close(small.transition, transition, atol=1e-6)
 
 
+def test_two_state():
+    mdp = exact.two_state()
+    close(mdp.transition, [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.1, 0.9]]])
+    close(mdp.reward, [[1.0, 0.0], [-0.5, 2.0]])
+    close(mdp.initial, [1.0, 0.0])
+    close(mdp.discount, 0.9)
+
+
 def test_sine_logits():
     close(exact.sine_logits(exact.chain5())[3, 1], np.sin(1.0 + 3.0 + 2.0), rtol=1e-15)
 
@@ -124,7 +132,8 @@ def test_riverswim_moves_and_pays_as_described():
 
 def test_alias_problems_share_parameters():
     for mdp, policy in (exact.alias_discount(), exact.alias_offpolicy()):
-        assert hash(policy) == hash(type(policy)(policy.groups))
+        assert policy == exact.AliasedSoftmax(policy.groups)
+        assert hash(policy) == hash(exact.AliasedSoftmax(policy.groups))
         params = np.array([[0.3, -0.1], [1.0, 2.0]])
         probs = np.asarray(jax.jit(policy)(params))
         assert probs.shape == mdp.reward.shape

@@ -26,7 +26,9 @@ def play(env, actions, keys):
         start = env.reset(key_reset, params)
         return jax.lax.scan(step, start, (actions, jax.random.split(key, len(actions))))[1]
 
-    return numpy(jax.jit(jax.vmap(episode, (1, 0), 1))(actions, jax.random.split(jax.random.key(keys), actions.shape[1])))
+    return numpy(
+        jax.jit(jax.vmap(episode, (1, 0), 1))(actions, jax.random.split(jax.random.key(keys), actions.shape[1]))
+    )
 
 
 def column(env, steps):

@@ -74,9 +74,7 @@ def test_alias_discount_slopes():
             probs[0, 1],
             exact.policy_gradient_of(mdp, params, policy),
             exact.policy_gradient_of(mdp.replace(discount=mdp.discount * 0 + 1), params, policy),
-            exact.policy_gradient_of(
-                mdp, params, policy, weights=exact.dropped_discount_sensitivity(mdp, probs)
-            ),
+            exact.policy_gradient_of(mdp, params, policy, weights=exact.dropped_discount_sensitivity(mdp, probs)),
         )
 
     for logit in (-1.0, 0.0, 2.0):

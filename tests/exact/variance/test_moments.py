@@ -23,6 +23,19 @@ def of_reward_to_go(mdp, probs, baseline):
     return of(mdp, exact.gpomdp_pair(mdp, probs, baseline=baseline))
 
 
+def test_a_pair_of_ones_own_counts_discounted_steps():
+    """Y = Σ_t k^t over the steps of an episode; with k = 1 and an end after each step with probability ½, its law."""
+    mdp, _, probs = episodic(4)
+    one, zero = np.ones((5, 3, 5)), np.zeros((5, 3, 5))
+    pair = exact.AffinePair(probs, np.ones((5, 3, 1)), delta=zero, carry=zero, offset=one, slope=zero, decay=one)
+    moments, variance = numpy(of(mdp, pair))
+    assert isinstance(moments, exact.Moments)
+    close(moments.mean, [2.0], rtol=1e-12)  # geometric: mean 2, variance 2
+    close(moments.covariance, [[2.0]], rtol=1e-12)
+    close(variance, 2.0, rtol=1e-12)
+    close(exact.Moments(np.zeros(2), np.diag([1.0, 2.0])).trace, 3.0)
+
+
 @settings(max_examples=3, deadline=None)
 @given(st.integers(0, 50))
 def test_long_horizons_converge_to_the_solve(seed):
@@ -77,9 +90,7 @@ def test_a_part_without_moments_that_is_never_reached_does_not_count():
     reward, both = np.vstack([mdp.reward, mdp.reward]), np.vstack([probs, probs])
     behaviour = np.vstack([probs, exact.two_state_behaviour()])
     wide = exact.TabularMDP(transition, reward, np.array([1.0, 0, 0, 0]), 0.9)
-    variance = jax.jit(
-        lambda mdp, probs: exact.pair_variance(mdp, exact.pdis_pair(mdp, probs, behaviour=behaviour))
-    )
+    variance = jax.jit(lambda mdp, probs: exact.pair_variance(mdp, exact.pdis_pair(mdp, probs, behaviour=behaviour)))
     close(variance(wide, both), TWO_STATE.variance.none, rtol=1e-10)
     assert float(variance(wide.replace(initial=np.array([0.5, 0, 0.5, 0])), both)) == np.inf
 
@@ -114,6 +125,7 @@ def test_variance_split_adds_up(horizon):
         return [exact.variance_split(mdp, x) for x in pairs]
 
     split, shifted, critic = numpy(splits(mdp, probs, value))
+    assert isinstance(split, exact.VarianceSplit)
     if horizon is not None:
         batch, weights = exact.trajectories(mdp, probs)
         each = (gae(batch, value, 0.8, 0.9)[..., None, None] * scores(batch, logits)).reshape(-1, 6)

@@ -147,9 +147,9 @@ def test_the_factor_between_steps_matches_enumeration(case):
     """state_discount k: Σ_t k^t ψ_t (G_t - b), for a k that is neither γ nor 1."""
     mdp, logits, probs = FINITE[case]()
     batch, weights = numpy(exact.trajectories(mdp, probs))
-    moments = jax.jit(
-        lambda mdp, probs: exact.pair_moments(mdp, exact.gpomdp_pair(mdp, probs, state_discount=0.6))
-    )(mdp, probs)
+    moments = jax.jit(lambda mdp, probs: exact.pair_moments(mdp, exact.gpomdp_pair(mdp, probs, state_discount=0.6)))(
+        mdp, probs
+    )
     steps = 0.6 ** np.asarray(batch.step) * returns_to_go(batch, float(mdp.discount))
     matches(numpy(moments), np.einsum("hn,hnsa->nsa", steps, scores(batch, logits)), weights)
 

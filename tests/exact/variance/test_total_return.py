@@ -55,6 +55,7 @@ def test_reinforce_matches_enumeration(case):
         mean, covariance = expectation((total[:, None] - b) * score, weights)
         close(moments.mean[i], mean, atol=1e-12)
         close(moments.covariance[i], covariance, rtol=1e-11, atol=1e-12)
+    assert isinstance(joint, exact.ReturnMoments)
     for j in range(3):
         close(joint.plain[j], weights @ total**j, rtol=1e-12)
         close(joint.score[j], np.einsum("n,n,np->p", weights, total**j, score), atol=1e-13)
