@@ -257,14 +257,16 @@ def narrow(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float32) if floating(x) else x, tree)
 
 
-def test_single_precision_gives_single_precision_and_mixed_precision_gives_double():
+def test_single_precision_is_kept_and_mixed_precision_is_taken():
     for name, call in examples().items():
         if call.traced:
             function = functions()[name]
             small = shaped(function, call._replace(args=narrow(call.args), kwargs=narrow(call.kwargs)))
             assert {x.dtype for x in jax.tree.leaves(small)} <= {np.dtype("float32"), np.dtype("bool")}, name
-            # A process in float32 with a policy in float64 is a valid call.
-            shaped(function, call._replace(args=(narrow(call.args[0]), *call.args[1:])))
+            # A process in float32 with a policy in float64 is a valid call, and the other way round.
+            first, *rest = call.args
+            for args in ((narrow(first), *rest), (first, *narrow(rest))):
+                shaped(function, call._replace(args=args))
 
 
 def test_every_function_takes_a_batch_under_vmap():

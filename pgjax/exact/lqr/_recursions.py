@@ -29,7 +29,8 @@ def forward_moments(drift: Array, first: Array, noise: Array, *, discount: Array
         moment, weight = carry
         return (drift @ moment @ drift.T + noise, discount * weight), weight * moment
 
-    return jax.lax.scan(step, (first, jnp.ones_like(discount)), length=horizon)[1]
+    start = (first.astype(drift.dtype), jnp.ones((), drift.dtype))
+    return jax.lax.scan(step, start, length=horizon)[1]
 
 
 def discounted_lyapunov(drift: Array, source: Array, discount: Array) -> Array:

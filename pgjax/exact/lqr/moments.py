@@ -22,9 +22,9 @@ Array = jax.Array
 _DEGREE = 6
 
 
-def _normal_moments(mean: Array | float, scale: Array | float) -> Array:
+def _normal_moments(mean: Array, scale: Array) -> Array:
     """E x^n for x normal and n = 0 ... _DEGREE, by the recursion of its moments."""
-    moments = [jnp.ones_like(jnp.asarray(mean, float)), jnp.asarray(mean, float)]
+    moments = [jnp.ones_like(mean), mean]
     for n in range(2, _DEGREE + 1):
         moments.append(mean * moments[-1] + (n - 1) * scale**2 * moments[-2])
     return jnp.stack(moments)
@@ -54,7 +54,7 @@ class _Scalar:
                 f"horizon={lqr.horizon}. For other sizes enumerate a quadrature with gauss_hermite."
             )
         drift, k = closed_loop(lqr, gain)[0, 0], gain[0, 0]
-        scale = jnp.sqrt(lqr.action_covariance[0, 0])
+        scale = jnp.sqrt(lqr.action_covariance[0, 0]).astype(drift.dtype)
         zero = jnp.zeros((_DEGREE + 1, _DEGREE + 1), drift.dtype)
         self.one = zero.at[0, 0].set(1.0)
         action = zero.at[1, 0].set(-k).at[0, 1].set(scale)
@@ -62,7 +62,7 @@ class _Scalar:
         self.reward = -(square + lqr.R[0, 0] * _times(action, action))
         # ∂ log π / ∂k = -ε x / σ, as u + k x = σ ε.
         self.score = zero.at[1, 1].set(-1.0 / scale)
-        self.noise = _normal_moments(0.0, 1.0)
+        self.noise = _normal_moments(jnp.zeros_like(drift), jnp.ones_like(drift))
         self.step = self._step_matrix(drift, lqr.B[0, 0] * scale, jnp.sqrt(lqr.noise_covariance[0, 0]))
         self._initial = _normal_moments(lqr.initial_mean[0], jnp.sqrt(lqr.initial_covariance[0, 0]))
 
@@ -73,7 +73,7 @@ class _Scalar:
         rest = np.maximum(n - i - j, 0)
         factorial = np.vectorize(math.factorial)
         count = np.where(n >= i + j, factorial(n) / (factorial(i) * factorial(j) * factorial(rest)), 0.0)
-        return count * drift**i * push**j * noise**rest * self.noise[rest]
+        return jnp.asarray(count, drift.dtype) * drift**i * push**j * noise**rest * self.noise[rest]
 
     def ahead(self, p: Array) -> Array:
         """A polynomial in the next state -> its mean, as one in (x, ε)."""
@@ -210,7 +210,7 @@ def _quadratic_return(lqr: LQRRecord, gain: Array) -> tuple[Array, Array, Array]
     size = n + horizon * (m + n)
     # x_t = base + spread ξ, with the constant 1 put in front of ξ.
     state = jnp.concatenate([lqr.initial_mean[:, None], _root(lqr.initial_covariance)], axis=1)
-    state = jnp.pad(state, ((0, 0), (0, size - n)))
+    state = jnp.pad(state, ((0, 0), (0, size - n))).astype(jnp.result_type(state, gain))
 
     def step(carry: tuple[Array, Array], noise: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         state, weight = carry
@@ -219,7 +219,7 @@ def _quadratic_return(lqr: LQRRecord, gain: Array) -> tuple[Array, Array, Array]
         after = lqr.A @ state + lqr.B @ action + jnp.pad(noise[1], ((0, 0), (1, 0)))
         return (after, lqr.discount * weight), cost
 
-    _, costs = jax.lax.scan(step, (state, jnp.ones_like(lqr.discount)), (explore, disturb))
+    _, costs = jax.lax.scan(step, (state, jnp.ones((), state.dtype)), (explore, disturb))
     total = -jnp.sum(costs, axis=0)
     return total[1:, 1:], 2 * total[0, 1:], total[0, 0]
 

@@ -84,7 +84,8 @@ def return_moments(mdp: TabularMDP, probs: Array, *, score: Array | None = None)
 
     states, params = mdp.num_states, score.shape[-1]
     shapes = [(3, states), (3, states, params), (3, states, params, params)]
-    end = ReturnMoments(*(jnp.zeros(shape, mdp.reward.dtype) for shape in shapes))
+    dtype = jnp.result_type(mdp.reward, probs, score)
+    end = ReturnMoments(*(jnp.zeros(shape, dtype) for shape in shapes))
     end = dataclasses.replace(end, plain=end.plain.at[0].set(1.0))
     first = jax.lax.scan(step, end, length=horizon)[0]
     return jax.tree.map(lambda x: jnp.einsum("s,js...->j...", mdp.initial, x), first)
