@@ -1,4 +1,4 @@
-"""What the builders of affine pairs share."""
+"""What the builders of affine pairs share; not public."""
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,7 @@ Array = jax.Array
 
 
 def checked_score(mdp: TabularMDP, probs: Array, score: Array | None) -> Array:
-    """Return the score given, or that of a tabular softmax policy; zero in terminal states.
-
-    Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-        score: [S, A, P] float, or None.
-
-    Returns:
-        [S, A, P] float.
-
-    Raises:
-        TypeError: if score is not floating.
-        ValueError: if its leading axes are not [S, A].
-    """
+    """Return the score [S, A, P], for None that of a tabular softmax policy; zero in terminal states."""
     score = softmax_score(probs) if score is None else _checks.as_floating("score", score, ndim_at_least=3)
     _checks.require_shape("score", score, (*mdp.reward.shape, score.shape[-1]), "[S, A, P]")
     return jnp.where(terminal_states(mdp)[:, None, None], 0.0, score)
@@ -54,6 +41,7 @@ def spread_pair(mdp: TabularMDP, behaviour: Array, score: Array, **coefficients:
 
 
 def state_decay(mdp: TabularMDP, state_discount: Array | float | None) -> Array:
+    """The factor between the contributions of successive steps; None is the discount of the process."""
     return mdp.discount if state_discount is None else _checks.as_scalar_or_shape("state_discount", state_discount, ())
 
 
