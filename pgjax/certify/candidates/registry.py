@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from pgjax._types import Params, Policy, Trajectory, Value
 from pgjax.baselines import batch_mean, leave_one_out, value_baseline
-from pgjax.certify.candidate import Candidate
-from pgjax.certify.problem import TabularProblem
+from pgjax.certify.candidates.candidate import Candidate
+from pgjax.certify.problems.tabular import TabularProblem
 from pgjax.estimators import Surrogate, actor_critic, estimator, gpomdp, likelihood_ratio, reinforce
 from pgjax.exact.variance.moments import AffinePair
 from pgjax.exact.variance.offpolicy_pairs import vtrace_pair
