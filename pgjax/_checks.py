@@ -222,3 +222,18 @@ def require_probabilities(name: str, x: Array, *, tolerance: float = 1e-5) -> No
             f"{values.min()} and a sum that is off by {error}. Divide it by {name}.sum(-1, keepdims=True), "
             "or check the order of its axes."
         )
+
+
+def require_time_first(step: Array) -> None:
+    """Raise if `step` runs along the second axis and not along the first: the arrays are then [B, T]."""
+    values = np.asarray(step)
+
+    def runs_along(axis: int) -> bool:
+        x = np.moveaxis(values, axis, 0)
+        return bool(np.all((x[1:] == x[:-1] + 1) | (x[1:] == 0)))
+
+    if runs_along(1) and not runs_along(0):
+        raise ValueError(
+            f"trajectory must be time-major, [T, B], got step of shape {list(values.shape)} that counts along its "
+            "second axis. Swap the first two axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
+        )

@@ -115,7 +115,7 @@ def draw_noise(distribution: Any, keys: Array) -> Any:
         keys: [N] JAX random keys; they are consumed.
 
     Returns:
-        The noise, leaves [N, ...]; None for a Beta and for distributions from elsewhere.
+        The noise, leaves [N, ...]; None for distributions from elsewhere.
     """
     if not getattr(distribution, "has_noise", False):
         return None

@@ -68,12 +68,31 @@ def unroll_policy(
         Backpropagation through time over the window; memory O(T).
     """
     _checks.require_callable("policy", policy)
+    return unroll(params, trajectory, policy_state, policy, start_policy_state)[:2]
 
-    def body(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, tuple[Any, Any]]:
+
+def unroll(
+    params: Params, trajectory: Trajectory, policy_state: Any, policy: Policy, start_policy_state: Any
+) -> tuple[Any, Any, Any]:
+    """Run a recurrent policy again: as `unroll_policy`, and its state after each step, before any restart.
+
+    Args:
+        params: parameters of the policy.
+        trajectory: the window; its obs and step are used.
+        policy_state: leaves [B, ...], the policy's state before the first step.
+        policy: a recurrent policy.
+        start_policy_state: leaves [B, ...], what the state is set to where an episode starts.
+
+    Returns:
+        The distribution, the extras and the states, leaves [T, B, ...].
+    """
+
+    def body(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, tuple[Any, Any, Any]]:
         obs, step = inputs
         carry = restarted(step == 0, start_policy_state, carry)
         distribution, extras, after = apply_policy(policy, params, obs, carry)
-        return jax.tree.map(as_dtype_of, carry, after), (distribution, extras)
+        after = jax.tree.map(as_dtype_of, carry, after)
+        return after, (distribution, extras, after)
 
     return jax.lax.scan(body, policy_state, (trajectory.obs, trajectory.step))[1]
 
