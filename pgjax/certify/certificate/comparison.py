@@ -1,7 +1,8 @@
 """Several certificates side by side."""
 
+import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterable
 
 from pgjax.certify.certificate.record import Certificate
 
@@ -11,33 +12,31 @@ class Certificates(tuple[Certificate, ...]):
 
     __slots__ = ()
 
+    def __new__(cls, certificates: Iterable[Certificate] = ()) -> "Certificates":
+        """Tell each which of them is the best: right, and of the least variance."""
+        given = tuple(certificates)
+        right = [c for c in given if c.is_mean(c.gradient) and c.claim is not None and math.isfinite(c.trace)]
+        best = min(right, key=lambda c: c.trace, default=None)
+        return super().__new__(cls, [c if c is best else dataclasses.replace(c, best=best) for c in given])
+
     def __str__(self) -> str:
-        header = ["estimator", "mean", "bias", "cosine", "variance", "n for 0.9"]
+        header = ("estimator", "the mean is", "bias", "cosine", "variance", "n for 0.9")
         cells = [header, *(_cells(c) for c in self)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([*lines, *self._against_the_best()])
-
-    def _against_the_best(self) -> list[str]:
-        right = [c for c in self if c.unbiased and math.isfinite(c.trace) and c.is_mean(c.gradient)]
-        if not right or len(self) < 2:
-            return []
-        best = min(right, key=lambda c: c.trace)
-        return [c.compare(best) for c in self if c is not best]
+        return "\n".join([*lines, *(c.compare(c.best) for c in self if c.best is not None)])
 
 
-def _cells(c: Certificate) -> list[str]:
-    if c.is_mean(c.gradient):
-        mean = "no bias shows" if c.sampling else "the gradient"
+def _cells(c: Certificate) -> tuple[str, ...]:
+    right = c.is_mean(c.gradient)
+    if right:
+        mean = "the gradient"
     elif c.found is None:
-        mean = "no known direction"
+        mean = "no direction known"
     else:
         mean = c.found[0] if c.found[1] == 1.0 else f"{c.found[1]:.3g} times {c.found[0]}"
-    return [c.estimator, mean, f"{100.0 * c.relative_bias:.3g} %", *map(_figure, _figures(c))]
-
-
-def _figures(c: Certificate) -> tuple[Any, ...]:
-    return c.cosine, c.trace, c.samples_for_cosine()
+    bias = ("none shows" if c.sampling else "0") if right else f"{100.0 * c.relative_bias:.3g} %"
+    return c.estimator, mean, bias, *map(_figure, (c.cosine, c.trace, c.samples_for_cosine()))
 
 
 def _figure(x: float) -> str:

@@ -24,6 +24,7 @@ def reading(certificate: Any) -> str:
         _direction(certificate),
         _dependence(certificate),
         _noise(certificate),
+        comparison(certificate, certificate.best) if certificate.best else "",
         _split(certificate),
         _cost(certificate),
     ]
@@ -35,7 +36,7 @@ def _verdict(c: Any) -> str:
         return "no bias shows in the sample" if c.sampling else "the gradient is right"
     if c.unbiased:
         return f"the claim holds, but it is not {_truth(c)}"
-    return "the gradient is wrong" if c.claim else "the gradient is wrong, and no direction is claimed"
+    return "the gradient is wrong" if c.claim else "the estimate is biased, and claims no direction"
 
 
 def _truth(c: Any) -> str:
@@ -141,7 +142,7 @@ def _noise(c: Any) -> str:
         return f"{start}."
     if math.isinf(needed):
         return f"{start}; no number of them keeps a cosine of 0.9 to the gradient."
-    return f"{start}; {math.ceil(needed - 1e-9)} keep a cosine of 0.9 to the gradient."
+    return f"{start}; a mean over {math.ceil(needed - 1e-9)} keeps a cosine of 0.9 to the gradient."
 
 
 def _split(c: Any) -> str:
@@ -182,9 +183,7 @@ def comparison(one: Any, other: Any) -> str:
         failing = [x.estimator for x, n in ((one, mine), (other, others)) if math.isinf(n)]
         return f"{' and '.join(failing)} cannot reach {purpose}, however many {_unit(one)} there are."
     if others == 0.0:
-        return f"{other.estimator} has no variance" + (", nor has " if mine == 0.0 else "; ") + (
-            f"{one.estimator}." if mine == 0.0 else f"{one.estimator} has."
-        )
+        return f"{other.estimator} has no variance, {one.estimator} {'neither' if mine == 0.0 else 'has'}."
     samples = "samples" if "expectation" in one.known else "trajectories"
     return f"{one.estimator} needs {mine / others:.3g} times the {samples} of {other.estimator} for {purpose}."
 

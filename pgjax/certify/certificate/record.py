@@ -82,6 +82,8 @@ class Certificate:
         num_steps: length of the trajectories, or None.
         controls: distance of the mean from the target for other rewards or another f, and under another law, if
             asked for: where the claim can be told from chance, one of them is far from 0.
+        best: of the certificates made together with this one, that of the right estimator with the least variance, if
+            it is another.
     """
 
     estimator: str
@@ -102,6 +104,7 @@ class Certificate:
     depends_on_others: bool | None = None
     num_steps: int | None = None
     controls: dict[str, float] | None = None
+    best: "Certificate | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return reading(self)

@@ -149,14 +149,16 @@ def _of_estimators(
     """What was measured of each, those that are measured alike together."""
     alike: dict[Any, list[int]] = {}
     for i, candidate in enumerate(candidates):
-        method = _method(candidate, problem, options["method"], options["limit"])
+        method = _method(candidate, problem, options)
         alike.setdefault((method, candidate.group_size, candidate.noise), []).append(i)
     found: dict[int, Finding] = {}
     for (method, *_), members in alike.items():
         chosen, aims = [candidates[i] for i in members], [targets[i] for i in members]
         if method == "enumeration":
-            terms, controls = options["terms"], options["controls"]
-            parts = listed_moments(chosen, problem, targets=aims, terms=terms, controls=controls)
+            parts = listed_moments(
+                chosen, problem,
+                targets=aims, num_nodes=options["nodes"], terms=options["terms"], controls=options["controls"],
+            )  # fmt: skip
         elif method == "recursion":
             moments = [pair_moments(problem.mdp, c.pair(problem)) for c in chosen]  # type: ignore[misc]
             parts = [Finding("recursion", m.mean, m.covariance, 0) for m in moments]
@@ -192,11 +194,12 @@ def _of_rules(
     return [found[i] for i in range(len(candidates))]
 
 
-def _method(candidate: Candidate, problem: Any, method: str, limit: int) -> str:
+def _method(candidate: Candidate, problem: Any, options: Mapping[str, Any]) -> str:
+    method, limit = options["method"], options["limit"]
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}. Leave it out to have one chosen.")
     endless = problem.num_steps is None
-    to_list = np.inf if endless else count_of(candidate, problem) ** candidate.group_size
+    to_list = np.inf if endless else count_of(candidate, problem, options["nodes"]) ** candidate.group_size
     if method == "auto":
         method = "recursion" if endless else "enumeration" if to_list <= limit else "sampling"
     if method == "enumeration" and to_list > limit:

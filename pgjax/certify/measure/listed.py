@@ -22,7 +22,13 @@ LIMIT = 10**9  # the number of groups is limited before they are listed
 
 
 def listed_moments(
-    candidates: Sequence[Candidate], problem: Any, *, targets: Sequence[Any], terms: bool, controls: bool
+    candidates: Sequence[Candidate],
+    problem: Any,
+    *,
+    targets: Sequence[Any],
+    num_nodes: Any = None,
+    terms: bool = False,
+    controls: bool = False,
 ) -> list[Finding]:
     """Compute the exact moments of estimators that look at equally many trajectories, all in one program.
 
@@ -30,13 +36,14 @@ def listed_moments(
         candidates: the estimators; their group sizes are the same, and their rules for noise.
         problem: the problem.
         targets: for each, the direction that it claims.
+        num_nodes: as in `certify_all`, for estimators that take the noise of a rule.
         terms: whether to split the variance, where an estimator takes a `mask`.
         controls: whether to measure the distance from the target for other rewards and under another law.
 
     Returns:
         For each what was found.
     """
-    data, mass = listing(problem, candidates[0].noise)
+    data, mass = listing(problem, candidates[0].noise, num_nodes)
     size, total = candidates[0].group_size, int(mass.shape[0])
     index, weights = groups(mass, size, limit=LIMIT)
     program = in_groups(tuple(candidates), problem)
@@ -52,12 +59,12 @@ def listed_moments(
     splits = _splits(candidates, problem, data, index, weights, [m[1] for m in moments]) if terms else {}
     checks: list[Any] = [None] * len(candidates)
     if controls:
-        tilted = groups(mass * (1.0 + 0.5 * jnp.sin(1.0 + jnp.arange(total))), size, limit=LIMIT)[1]
+        tilted = groups(tilt(mass), size, limit=LIMIT)[1]
         other = program(index, (with_other_rewards(data[0]), data[1]))
         checks = [
             {
-                "another law": _distance(tilted / tilted.sum(), x, target),
-                "other rewards": _distance(weights, y, target),
+                "another law": distance(tilted, x, target),
+                "other rewards": distance(weights, y, target),
             }
             for x, y, target in zip(found, other, targets, strict=True)
         ]
@@ -70,16 +77,40 @@ def listed_moments(
     ]  # fmt: skip
 
 
-def _distance(weights: Array, x: Array, target: Any) -> float:
+def tilt(weights: Array) -> Array:
+    """Change probabilities, as a control: what comes later in the list becomes up to three times as likely.
+
+    Args:
+        weights: [N] float, probabilities.
+
+    Returns:
+        [N] float, probabilities.
+    """
+    tilted = weights * jnp.linspace(0.5, 1.5, weights.shape[0])
+    return tilted / tilted.sum()
+
+
+def distance(weights: Array, x: Array, target: Any) -> float:
+    """Compute how far a weighted mean is from a direction.
+
+    Args:
+        weights: [N] float, probabilities.
+        x: [N, P] float.
+        target: [P] float.
+
+    Returns:
+        The Euclidean distance.
+    """
     return float(jnp.linalg.norm(weights @ x - jnp.asarray(target)))
 
 
-def listing(problem: Any, rule: Rule | None) -> tuple[Data, Array]:
+def listing(problem: Any, rule: Rule | None, num_nodes: Any = None) -> tuple[Data, Array]:
     """List the trajectories of a problem, each with every node of the noise of a rule at each step.
 
     Args:
         problem: the problem.
         rule: the rule, or None.
+        num_nodes: as in `certify_all`.
 
     Returns:
         (trajectories and noise [T, N, ...], weights [N]).
@@ -87,7 +118,7 @@ def listing(problem: Any, rule: Rule | None) -> tuple[Data, Array]:
     trajectory, weights = problem.enumerated
     if rule is None:
         return (trajectory, None), weights
-    noise, mass = noise_nodes(problem, rule)
+    noise, mass = noise_nodes(problem, rule, num_nodes)
     steps, count = trajectory.reward.shape
     # [T + 1, N]: the trajectory of each column, and the node at each of its steps.
     choice = np.indices((count, *(len(mass),) * steps)).reshape(1 + steps, -1)
@@ -96,12 +127,13 @@ def listing(problem: Any, rule: Rule | None) -> tuple[Data, Array]:
     return (columns(trajectory, choice[0]), each), probability
 
 
-def count_of(candidate: Candidate, problem: Any) -> float:
+def count_of(candidate: Candidate, problem: Any, num_nodes: Any = None) -> float:
     """Count the columns of a listing, without making it.
 
     Args:
         candidate: the estimator, whose rule for noise multiplies them.
         problem: the problem, with a num_steps.
+        num_nodes: as in `certify_all`.
 
     Returns:
         Their number, infinite where the noise has too many nodes.
@@ -109,24 +141,25 @@ def count_of(candidate: Candidate, problem: Any) -> float:
     if candidate.noise is None:
         return float(problem.count())
     try:
-        each = len(noise_nodes(problem, candidate.noise)[1])
+        each = len(noise_nodes(problem, candidate.noise, num_nodes)[1])
     except (TypeError, ValueError):
         return np.inf
     return float(problem.count()) * float(each) ** float(problem.num_steps)
 
 
-def noise_nodes(problem: Any, rule: Rule) -> tuple[Any, Any]:
+def noise_nodes(problem: Any, rule: Rule, num_nodes: Any = None) -> tuple[Any, Any]:
     """List the nodes of the noise that a rule needs beside the action that was taken.
 
     Args:
         problem: the problem; the law of the noise does not depend on its states.
         rule: the rule.
+        num_nodes: as in `certify_all`.
 
     Returns:
         (noise, leaves [M, ...] NumPy; weights [M]).
     """
     row = jax.tree.map(lambda x: x[0, 0], problem.enumerated[0].obs)
-    return nodes(without_action(rule), problem.policy(problem.params, row))
+    return nodes(without_action(rule), problem.policy(problem.params, row), size=num_nodes)
 
 
 def without_action(rule: Rule) -> Rule:

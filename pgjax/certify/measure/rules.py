@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.certify.measure.finding import Finding
+from pgjax.certify.measure.listed import distance, tilt
 from pgjax.certify.measure.programs import KEPT, QUICK, in_chunks
 from pgjax.certify.measure.sampled import batches_of, tested_moments
 from pgjax.exact.enumeration import weighted_moments
@@ -113,22 +114,13 @@ def listed_rules(
     if controls:
         other = program(values, jnp.ones(()))
         checks = [
-            {"another law": _distance(_tilted(w), x, t), "another f": _distance(w, y, t)}
+            {"another law": distance(tilt(w), x, t), "another f": distance(w, y, t)}
             for x, y, w, t in zip(found, other, weights, targets, strict=True)
         ]
     return [
         Finding("enumeration", *weighted_moments(x, w), len(w), controls=check)
         for x, w, check in zip(found, weights, checks, strict=True)
     ]
-
-
-def _tilted(weights: Array) -> Array:
-    tilted = weights * (1.0 + 0.5 * jnp.sin(1.0 + jnp.arange(len(weights))))
-    return tilted / tilted.sum()
-
-
-def _distance(weights: Array, x: Array, target: Any) -> float:
-    return float(jnp.linalg.norm(weights @ x - jnp.asarray(target)))
 
 
 def sampled_rules(

@@ -71,9 +71,9 @@ class ExpectationProblem:
             [...] float, f plus change times another function.
         """
         value = self.f(params, action)
-        lead = len(jnp.shape(value))
-        total = sum(jnp.sum(jnp.asarray(x, float), axis=tuple(range(lead, x.ndim))) for x in jax.tree.leaves(action))
-        return value + change * jnp.cos(1.0 + 2.0 * total)
+        rows = [jnp.asarray(x, float).reshape(*value.shape, -1) for x in jax.tree.leaves(action)]
+        each = jnp.concatenate(rows, axis=-1)
+        return value + change * jnp.cos(1.0 + each @ jnp.arange(1.0, each.shape[-1] + 1.0))
 
     @exactly
     def _grids(self) -> list[Grid | None]:

@@ -90,6 +90,24 @@ class LQRProblem:
         """Half of it."""
         return lambda params, obs: 0.5 * self.value(params, obs)
 
+    @functools.cached_property
+    def critic(self) -> Callable[[Array, Array], Array]:
+        """The value of an action at the first step but for a constant, critic(obs, action), a constant in params."""
+
+        def critic(obs: Array, action: Array) -> Array:
+            lqr, matrices = self.lqr, self._values[0]
+            after = obs @ lqr.A.T + action @ lqr.B.T
+            cost = jnp.einsum("...i,ij,...j->...", obs, lqr.Q, obs)
+            cost += jnp.einsum("...i,ij,...j->...", action, lqr.R, action)
+            return -(cost + self.discount * jnp.einsum("...i,ij,...j->...", after, matrices, after))
+
+        return critic
+
+    @functools.cached_property
+    def erring_critic(self) -> Callable[[Array, Array], Array]:
+        """Half of it."""
+        return lambda obs, action: 0.5 * self.critic(obs, action)
+
     @exactly
     def known(self) -> dict[str, Any]:
         """The one direction that is known, [1], by name."""

@@ -106,7 +106,7 @@ def _normal() -> ExpectationProblem:
         return Normal(params["loc"], jnp.exp(params["log_scale"]))
 
     params = {"loc": np.array([0.3, -0.7]), "log_scale": np.array([-0.5, 0.2])}
-    return expectation_problem("normal", distribution, f, params=params)
+    return expectation_problem("normal", distribution, f, params=params, num_nodes=20)
 
 
 def _one_hot() -> ExpectationProblem:

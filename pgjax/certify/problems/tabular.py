@@ -149,6 +149,25 @@ class TabularProblem:
         """The value function that errs, value(params, obs), a constant in params."""
         return lambda params, obs: obs @ self.wrong_value
 
+    @functools.cached_property
+    def critic(self) -> Callable[[Array, Array], Array]:
+        """The exact action value, critic(obs, action), a constant in params."""
+        return self._action_value(lambda: self.state_value, 0.0)
+
+    @functools.cached_property
+    def erring_critic(self) -> Callable[[Array, Array], Array]:
+        """An action value that errs, critic(obs, action), a constant in params."""
+        return self._action_value(lambda: self.wrong_value, 0.3)
+
+    def _action_value(self, value: Callable[[], Array], error: float) -> Callable[[Array, Array], Array]:
+        def critic(obs: Array, action: Array) -> Array:
+            reward, transition = np.asarray(self.mdp.reward), np.asarray(self.mdp.transition)
+            table = reward + self.discount * transition @ np.asarray(value())
+            table = table + error * np.abs(table).max() * np.sin(self.base[:, None] + 2.0 * np.arange(table.shape[1]))
+            return jnp.sum(obs @ table * jax.nn.one_hot(action, table.shape[1], dtype=obs.dtype), axis=-1)
+
+        return critic
+
     def direction(self, name: str = "discounted") -> Array:
         """Compute a direction that an estimator may claim to estimate (ascent).
 
