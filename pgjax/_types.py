@@ -40,6 +40,20 @@ class Trajectory:
 
 
 @struct.dataclass
+class Transition:
+    """One or several steps as one row: what followed an action. Every leaf is [N, ...]; `fold` makes it of a window.
+
+    The target of a critic is `reward + discount * V(next_obs)`: `discount` is 0 where the episode terminated.
+    """
+
+    obs: Any  # [N, ...] what the policy saw
+    action: Any  # [N, ...] what it did
+    reward: Array  # [N] float, discounted sum of what was earned up to next_obs
+    discount: Array  # [N] float, weight of the value of next_obs: γ to the number of steps, 0 where terminated
+    next_obs: Any  # [N, ...] what they led to, before any reset
+
+
+@struct.dataclass
 class RolloutState:
     """What the next rollout needs: nothing else is carried. Every leaf is [B, ...]."""
 
@@ -72,9 +86,12 @@ class Policy(Protocol):
 
 
 class Value(Protocol):
-    """`value(params, obs)` -> [...], one number for each observation."""
+    """`value(params, obs)` -> [...], one number for each observation.
 
-    def __call__(self, params: Params, obs: Any) -> Array: ...
+    That of a recurrent policy is `value(params, obs, policy_state)`, with the policy's state from before obs.
+    """
+
+    def __call__(self, params: Params, obs: Any, *policy_state: Any) -> Array: ...
 
 
 class Environment(Protocol):

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "epochs": "minibatch",
     "estimator": "estimators",
     "evaluate": "rollout",
+    "fold": "fold",
     "unroll_policy": "rollout",
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",
@@ -195,6 +196,8 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "permutation": lambda d: Case((d.key(),), static={"size": 11}, smooth=False),
     # diagnostics
     "diagnostics.approximate_kl": lambda d: Case((d.normal(T, B),)),
+    "diagnostics.bound_fraction": lambda d: Case((d.normal(T, B),), smooth=False),
+    "diagnostics.lost_gradient_fraction": lambda d: Case((d.normal(T, B), d.normal(T, B)), smooth=False),
     "diagnostics.clip_fraction": lambda d: Case((d.normal(T, B),), {"clip": d.number()}),
     "diagnostics.cosine": lambda d: Case((tree(d), tree(d))),
     "diagnostics.effective_sample_size": lambda d: Case((d.normal(T, B),)),
