@@ -6,46 +6,25 @@ Everything is kept in float64, whatever the session computes in, so that a bias 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from pgjax._types import Params, Policy, Trajectory
+from pgjax.certify.problems._float64 import exactly
+from pgjax.certify.problems.directions import sensitivities
 from pgjax.distributions import Categorical
 from pgjax.exact.enumeration import trajectories
 from pgjax.exact.tabular.environments import TabularEnvironment
-from pgjax.exact.tabular.gradients import policy_gradient_of
 from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
-from pgjax.exact.tabular.objectives import dropped_discount_sensitivity
 from pgjax.exact.tabular.scores import score_of
-from pgjax.exact.tabular.values import running_visitation, value
+from pgjax.exact.tabular.values import value
 
 Array = jax.Array
-R = TypeVar("R")
-
 DIRECTIONS = ("discounted", "dropped discount", "off-policy")
-OFFERS = ("own data", "other data", "whole episodes", "equal lengths", "exact value")
-
-
-def exactly(compute: Callable[[Any], R]) -> functools.cached_property[R]:
-    """Make a property that is computed once, in float64, also where somebody asks for it while tracing.
-
-    Args:
-        compute: self -> its value.
-
-    Returns:
-        The property.
-    """
-
-    @functools.wraps(compute)
-    def in_float64(self: Any) -> R:
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            return compute(self)
-
-    return functools.cached_property(in_float64)
+LIMIT = 10**9  # the list of trajectories is limited where it is asked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,9 +42,6 @@ class TabularProblem:
         behaviour: [S, A] float, the policy that collects the data; None is the policy itself.
         whole: whether every episode ends within num_steps; if not, it is cut there as by a time limit.
         base: [S] int, the state of the original process that each state stands for.
-
-    Returns:
-        A frozen record, compared by identity.
     """
 
     name: str
@@ -78,6 +54,7 @@ class TabularProblem:
     base: Any
 
     directions = DIRECTIONS
+    takes_rules = False
 
     @property
     def discount(self) -> float:
@@ -87,7 +64,7 @@ class TabularProblem:
     @exactly
     def offers(self) -> frozenset[str]:
         """What estimators may rely on: see `Candidate`."""
-        found = {"exact value", "own data" if self.behaviour is None else "other data"}
+        found = {"exact value", "finitely many actions", "own data" if self.behaviour is None else "other data"}
         if self.whole:
             found.add("whole episodes")
         if self.num_steps is not None and not self._ends_early():
@@ -96,10 +73,17 @@ class TabularProblem:
 
     def _ends_early(self) -> bool:
         """Whether an episode may be over before the last step."""
-        return bool(self._states(self.collector)[-1][self.ended].sum() > 0)
+        return bool(self.states_over_time(self.collector)[-1][self.ended].sum() > 0)
 
-    def _states(self, probs: Array) -> Any:
-        """[num_steps, S] float, the distribution of the state at each step."""
+    def states_over_time(self, probs: Array) -> Any:
+        """Compute the distribution of the state at each step.
+
+        Args:
+            probs: [S, A] float, a policy.
+
+        Returns:
+            [num_steps, S] NumPy array.
+        """
         chain, states = np.einsum("sa,sat->st", probs, self.mdp.transition), [np.asarray(self.mdp.initial)]
         for _ in range((self.num_steps or 1) - 1):
             states.append(states[-1] @ chain)
@@ -113,9 +97,6 @@ class TabularProblem:
 
         Returns:
             [S, A] float.
-
-        Raises:
-            TypeError: if the policy returns no distribution.
         """
         states, actions = self.mdp.reward.shape
         distribution = self.policy(params, jnp.asarray(np.eye(states)))
@@ -168,6 +149,25 @@ class TabularProblem:
         """The value function that errs, value(params, obs), a constant in params."""
         return lambda params, obs: obs @ self.wrong_value
 
+    @functools.cached_property
+    def critic(self) -> Callable[[Array, Array], Array]:
+        """The exact action value, critic(obs, action), a constant in params."""
+        return self._action_value(lambda: self.state_value, 0.0)
+
+    @functools.cached_property
+    def erring_critic(self) -> Callable[[Array, Array], Array]:
+        """An action value that errs, critic(obs, action), a constant in params."""
+        return self._action_value(lambda: self.wrong_value, 0.3)
+
+    def _action_value(self, value: Callable[[], Array], error: float) -> Callable[[Array, Array], Array]:
+        def critic(obs: Array, action: Array) -> Array:
+            reward, transition = np.asarray(self.mdp.reward), np.asarray(self.mdp.transition)
+            table = reward + self.discount * transition @ np.asarray(value())
+            table = table + error * np.abs(table).max() * np.sin(self.base[:, None] + 2.0 * np.arange(table.shape[1]))
+            return jnp.sum(obs @ table * jax.nn.one_hot(action, table.shape[1], dtype=obs.dtype), axis=-1)
+
+        return critic
+
     def direction(self, name: str = "discounted") -> Array:
         """Compute a direction that an estimator may claim to estimate (ascent).
 
@@ -185,30 +185,13 @@ class TabularProblem:
         """
         if name not in DIRECTIONS:
             raise ValueError(f"direction must be one of {DIRECTIONS}, got {name!r}. Pick the one that is claimed.")
-        return self._directions[name]
+        return jnp.asarray(self.known[name])
 
     @exactly
-    def _directions(self) -> dict[str, Array]:
-        found = {}
-        for name in DIRECTIONS:
-            gradient = policy_gradient_of(self.mdp, self.params, self.policy_probs, weights=self._sensitivity(name))
-            found[name] = ravel_pytree(gradient)[0]
-        return found
-
-    def _sensitivity(self, name: str) -> Array:
-        collector = self.collector if name == "off-policy" else self.probs
-        if self.num_steps is None:
-            if name == "dropped discount":
-                return dropped_discount_sensitivity(self.mdp, self.probs)
-            visits = running_visitation(self.mdp, collector)
-        else:
-            weight = 1.0 if name == "dropped discount" else self.discount
-            visits = weight ** np.arange(self.num_steps) @ self._states(collector)
-        value = np.asarray(self.state_value)
-        advantage = (
-            np.asarray(self.mdp.reward) + self.discount * np.asarray(self.mdp.transition) @ value - value[:, None]
-        )
-        return jnp.asarray(visits)[:, None] * advantage
+    def known(self) -> dict[str, Any]:
+        """Directions by name, [P] NumPy arrays: those that may be claimed, and those that mistakes lead to."""
+        jacobian = np.asarray(self.probs)[..., None] * np.asarray(self.score)
+        return {name: np.einsum("sa,sap->p", table, jacobian) for name, table in sensitivities(self).items()}
 
     def count(self) -> float:
         """Count the trajectories of positive probability, without listing them.
@@ -228,7 +211,7 @@ class TabularProblem:
     @exactly
     def enumerated(self) -> tuple[Trajectory, Array]:
         """Every trajectory [num_steps, N] and its probability [N], as `trajectories` lists them."""
-        batch, weights = trajectories(self.mdp, self.collector, self.num_steps, limit=10**9)
+        batch, weights = trajectories(self.mdp, self.collector, self.num_steps, limit=LIMIT)
         # `trajectories` ends every episode with the last step; here it has ended only where the process says so.
         running = np.any(np.asarray(batch.obs) != 0, axis=-1)
         terminated = ~running | (np.asarray(batch.next_obs) @ self.ended > 0)

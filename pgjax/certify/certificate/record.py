@@ -1,4 +1,4 @@
-"""What is known about an estimator on a problem after it has been certified."""
+"""The record of what was measured of an estimator on a problem."""
 
 import dataclasses
 import math
@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from pgjax.certify.certificate.bias_test import SamplingTest, bias_test
+from pgjax.certify.certificate.directions import match
+from pgjax.certify.certificate.reading import comparison, reading
+
 Vector = Any  # NumPy arrays: a certificate is a report, not an input to a program
+
+EXACT = 1e-10  # what rounding may leave of a bias, relative to the size of the estimates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +26,6 @@ class VarianceTerms:
         action: Σ_t mean variance, over actions, of the mean given state and action: what a baseline can remove.
         trajectory: Σ_t mean variance of what follows, given state and action.
         between: the rest, covariances between the steps, and between the trajectories of a group; of either sign.
-
-    Returns:
-        A frozen record of scalars.
     """
 
     state: float
@@ -38,12 +41,9 @@ class Cost:
     Args:
         batch_size: trajectories in the batch.
         compile_seconds: tracing, lowering and compiling.
-        run_seconds: median of a few runs.
+        run_seconds: median of several runs after the first.
         flops: as the compiler counts them, NaN where it does not.
         bytes_accessed: likewise.
-
-    Returns:
-        A frozen record of scalars.
     """
 
     batch_size: int
@@ -54,46 +54,21 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingTest:
-    """What sampling can say of a bias: a test, an interval, and how small a bias it would have seen.
-
-    Args:
-        num_estimates: N, independent estimates.
-        statistic: N dᵀ Σ⁺ d, d the distance of the mean from the direction claimed.
-        degrees: rank of Σ, the degrees of freedom of the statistic.
-        p_value: the probability of a statistic as large without bias.
-        significance: the p-value below which a bias counts as shown.
-        interval: 95% confidence interval of the norm of the bias.
-        trace_error: standard error of the trace of the covariance.
-        detectable: smallest relative bias that would be shown with probability 0.9.
-
-    Returns:
-        A frozen record of scalars.
-    """
-
-    num_estimates: int
-    statistic: float
-    degrees: int
-    p_value: float
-    significance: float
-    interval: tuple[float, float]
-    trace_error: float
-    detectable: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Certificate:
-    """The bias and the variance of an estimator on a problem. Directions are ascent directions.
+    """The bias and the variance of an estimator on a problem; `print` says what they mean.
 
-    Shapes: P parameters; K the size of a group, 1 unless the estimator looks at several trajectories together.
+    Directions are those of the objective: ascent for the discounted return, and the gradient of E f for a rule.
+
+    Shapes: P parameters; K the size of a group, see `Candidate`.
 
     Args:
         estimator: name of the candidate.
         problem: name of the problem.
         method: "enumeration", "recursion" (both exact) or "sampling".
-        num_trajectories: how many were listed or sampled; 0 for a recursion.
+        num_trajectories: how many trajectories (for a rule, values of its noise) were listed or sampled; 0 for a
+            recursion.
         group_size: K.
-        objective: the discounted return of the policy.
+        objective: the discounted return of the policy, or E f.
         gradient: [P] its gradient.
         claim: the direction claimed, or None.
         target: [P] the direction that `claim` stands for; the gradient where there is no claim.
@@ -102,9 +77,13 @@ class Certificate:
         terms: the split of the variance, if asked for.
         cost: what an estimate costs, if asked for.
         sampling: the test of the bias, where it was sampled.
-
-    Returns:
-        A frozen record.
+        known: directions [P] of the problem by name, the gradient first: what a wrong mean is compared with.
+        depends_on_others: whether what a trajectory adds depends on the others of its batch; None if unknown.
+        num_steps: length of the trajectories, or None.
+        controls: distance of the mean from the target for other rewards or another f, and under another law, if
+            asked for: where the claim can be told from chance, one of them is far from 0.
+        best: of the certificates made together with this one, that of the right estimator with the least variance, if
+            it is another.
     """
 
     estimator: str
@@ -121,6 +100,14 @@ class Certificate:
     terms: VarianceTerms | None = None
     cost: Cost | None = None
     sampling: SamplingTest | None = None
+    known: dict[str, Vector] = dataclasses.field(default_factory=dict)
+    depends_on_others: bool | None = None
+    num_steps: int | None = None
+    controls: dict[str, float] | None = None
+    best: "Certificate | None" = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return reading(self)
 
     @property
     def bias(self) -> Vector:
@@ -166,16 +153,38 @@ class Certificate:
 
     @property
     def unbiased(self) -> bool:
-        """Whether the estimator was found without bias in the direction that it claims.
+        """Whether the estimator was found without bias in the direction that it claims; False without a claim.
 
-        Exact methods ask for a distance below 1e-10, relative where the direction is longer than 1; sampling asks for
-        a p-value that is not below the significance. False where nothing is claimed.
+        See `is_mean` for how far the mean may be from it.
         """
-        if self.claim is None or not np.isfinite(self.mean).all():
+        return self.claim is not None and self.is_mean(self.target)
+
+    def is_mean(self, direction: Vector) -> bool:
+        """Tell whether a direction can be the expected estimate.
+
+        Exact methods ask for a distance below 1e-10, relative to the root of the mean square of an estimate; sampling
+        asks for a p-value that is not below the significance.
+
+        Args:
+            direction: [P] float.
+
+        Returns:
+            Whether it can.
+        """
+        error = self.mean - direction
+        if not np.isfinite(error).all():
             return False
         if self.sampling is not None:
-            return self.sampling.p_value >= self.sampling.significance
-        return self.claim_error < 1e-10 * max(1.0, _norm(self.target))
+            found = bias_test(error, self.covariance, direction, num_estimates=self.sampling.num_estimates)
+            return found.p_value >= self.sampling.significance
+        square = float(self.mean @ self.mean) + float(np.trace(self.covariance))
+        scale = max(_norm(direction), math.sqrt(square) if math.isfinite(square) else 0.0)
+        return _norm(error) <= EXACT * scale
+
+    @property
+    def found(self) -> tuple[str, float] | None:
+        """Name of the known direction of which the expected estimate is a multiple, and the factor; None if of none."""
+        return match(self.mean, self.known, self.is_mean)
 
     def samples_for_cosine(self, cosine: float = 0.9) -> float:
         """Compute how many trajectories it takes until the estimate points the right way.
@@ -196,7 +205,7 @@ class Certificate:
             ValueError: if cosine lies outside (0, 1).
         """
         if not 0.0 < cosine < 1.0:
-            raise ValueError(f"cosine must lie in (0, 1), got {cosine}. Zero needs no sample, and one needs them all.")
+            raise ValueError(f"cosine must lie in (0, 1), got {cosine}. No number of samples reaches 1.")
         norm = _norm(self.gradient)
         if norm == 0.0 or not np.isfinite(self.mean).all() or not math.isfinite(self.trace):
             return math.inf
@@ -208,25 +217,41 @@ class Certificate:
         across = self.trace - self.group_size * float(unit @ self.covariance @ unit)
         return max(1.0, across / allowed)
 
+    def compare(self, other: "Certificate") -> str:
+        """Say how many times the trajectories of another estimator this one needs.
+
+        Where both estimate the same direction without bias, for the same variance: the ratio of the traces.
+        Otherwise for a cosine of 0.9 to the gradient: the ratio of `samples_for_cosine`.
+
+        Args:
+            other: the certificate of another estimator on the same problem.
+
+        Returns:
+            A sentence.
+
+        Raises:
+            ValueError: if the problems differ.
+        """
+        if self.problem != other.problem:
+            raise ValueError(
+                f"other must be about problem {self.problem!r}, got {other.problem!r}. Certify both on one problem."
+            )
+        return comparison(self, other)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as numbers, strings and lists, ready for JSON.
 
         Returns:
             A dict; infinities and NaN are strings.
         """
+        stored = ("estimator", "problem", "method", "num_trajectories", "group_size", "claim", "objective")
+        derived = ("bias_norm", "relative_bias", "claim_error", "cosine", "unbiased", "trace", "spectrum")
+        names = (*stored, "gradient", "mean", *derived, "signal_to_noise", "depends_on_others", "found", "controls")
+        parts = {name: getattr(self, name) for name in ("terms", "cost", "sampling")}
         figures = {
-            **{name: getattr(self, name) for name in ("estimator", "problem", "method", "num_trajectories")},
-            **{name: getattr(self, name) for name in ("group_size", "claim", "objective", "gradient", "mean")},
-            **{
-                name: getattr(self, name)
-                for name in ("bias_norm", "relative_bias", "claim_error", "cosine", "unbiased")
-            },
-            **{name: getattr(self, name) for name in ("trace", "spectrum", "signal_to_noise")},
+            **{name: getattr(self, name) for name in names},
             "samples_for_cosine_0.9": self.samples_for_cosine(),
-            **{
-                name: None if getattr(self, name) is None else dataclasses.asdict(getattr(self, name))
-                for name in ("terms", "cost", "sampling")
-            },
+            **{name: None if x is None else dataclasses.asdict(x) for name, x in parts.items()},
         }
         return {name: _plain(x) for name, x in figures.items()}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from pgjax import _checks
 from pgjax._types import Params, Policy, Trajectory
-from pgjax.certify.problem import exactly
+from pgjax.certify.problems._float64 import exactly
 from pgjax.distributions import Normal
 from pgjax.exact.enumeration import gauss_hermite
 from pgjax.exact.lqr.environment import LQREnvironment
@@ -32,9 +33,6 @@ class LQRProblem:
         name: what it is called in tables.
         lqr: the system, in float64, with a horizon.
         params: [1, 1] float64, the gain.
-
-    Returns:
-        A frozen record, compared by identity.
     """
 
     name: str
@@ -42,8 +40,9 @@ class LQRProblem:
     params: Array
 
     directions = ("discounted",)
+    takes_rules = False
     # The value that an observation without time can have is that of the first step.
-    offers = frozenset({"own data", "whole episodes", "equal lengths"})
+    offers = frozenset({"own data", "whole episodes", "equal lengths", "smooth samples"})
 
     @property
     def discount(self) -> float:
@@ -91,9 +90,28 @@ class LQRProblem:
         """Half of it."""
         return lambda params, obs: 0.5 * self.value(params, obs)
 
+    @functools.cached_property
+    def critic(self) -> Callable[[Array, Array], Array]:
+        """The value of an action at the first step but for a constant, critic(obs, action), a constant in params."""
+
+        def critic(obs: Array, action: Array) -> Array:
+            lqr, matrices = self.lqr, self._values[0]
+            after = obs @ lqr.A.T + action @ lqr.B.T
+            cost = jnp.einsum("...i,ij,...j->...", obs, lqr.Q, obs)
+            cost += jnp.einsum("...i,ij,...j->...", action, lqr.R, action)
+            return -(cost + self.discount * jnp.einsum("...i,ij,...j->...", after, matrices, after))
+
+        return critic
+
+    @functools.cached_property
+    def erring_critic(self) -> Callable[[Array, Array], Array]:
+        """Half of it."""
+        return lambda obs, action: 0.5 * self.critic(obs, action)
+
     @exactly
-    def _gradient(self) -> Array:
-        return self.lqr.policy_gradient(self.params).ravel()
+    def known(self) -> dict[str, Any]:
+        """The one direction that is known, [1], by name."""
+        return {"discounted": np.asarray(self.lqr.policy_gradient(self.params)).ravel()}
 
     def direction(self, name: str = "discounted") -> Array:
         """Compute the gradient of the objective (ascent), the one direction that is known here.
@@ -108,8 +126,8 @@ class LQRProblem:
             ValueError: if there is no such direction.
         """
         if name not in self.directions:
-            raise ValueError(f"direction must be 'discounted' on a linear-quadratic problem, got {name!r}.")
-        return self._gradient
+            raise ValueError(f"direction must be 'discounted' on a linear-quadratic problem, got {name!r}. Leave it out.")
+        return jnp.asarray(self.known[name])
 
     def count(self) -> float:
         """Count the nodes of the quadrature.

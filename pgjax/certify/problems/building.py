@@ -8,7 +8,7 @@ import numpy as np
 
 from pgjax import _checks
 from pgjax._types import Params, Policy
-from pgjax.certify.problem import TabularProblem
+from pgjax.certify.problems.tabular import TabularProblem
 from pgjax.distributions import Categorical
 from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 
