@@ -97,7 +97,10 @@ class Base:
         Raises:
             TypeError: if an action does not determine its noise.
         """
-        raise TypeError(f"An action of a {type(self).__name__} does not determine the noise that it was made of.")
+        raise TypeError(
+            f"An action of a {type(self).__name__} does not determine the noise that it was made of. "
+            "Keep the noise, or use a rule that needs the action only, such as score_function."
+        )
 
     def support(self) -> tuple[Array, Array]:
         """List every action and its probability, at most 65,536 of them.
@@ -185,6 +188,12 @@ class Base:
         mine, theirs = getattr(self, name), getattr(other, name)
         _checks.require_trailing_shape(f"{name} of this distribution", mine, theirs.shape, of=f"{name} of other")
         return other._lifted(mine.shape[: mine.ndim - theirs.ndim])
+
+
+def companion(name: str, x: Any, parameter: Array, *, of: str) -> Array:
+    """Return a further parameter, broadcast to the first; a Python number takes the dtype of the first."""
+    x = jnp.asarray(x, parameter.dtype) if isinstance(x, float) else _checks.as_floating(name, x)
+    return _checks.broadcast_to(name, x, parameter.shape, of=of)
 
 
 def outside_box(action: Array, low: Any, high: Any) -> Array:
