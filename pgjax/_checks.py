@@ -29,6 +29,11 @@ def widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def as_dtype_of(old: Array, new: Array) -> Array:
+    """Return new in the dtype of old, weak types made strong, so that what a loop carries never changes its type."""
+    return jnp.asarray(new, old.dtype)
+
+
 def as_floating(name: str, x: Any, *, ndim_at_least: int = 0) -> Array:
     """Return x as a floating array of at least float32; TypeError for another kind, ValueError if it is empty."""
     array = as_array(name, x)
@@ -180,6 +185,16 @@ def require_nonempty(name: str, array: Array) -> None:
         )
 
 
+def require_differentiable(name: str, tree: Any) -> None:
+    """Raise unless every leaf of a pytree is floating, so that it can be differentiated with respect to."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} must have a floating dtype, got {jnp.result_type(leaf)}: the "
+                "gradient is taken with respect to every leaf. Keep counters apart, or hand them in with pg.bind."
+            )
+
+
 def require_same_structure(name: str, x: Any, expected: Any, *, of: str) -> None:
     """Raise unless two pytrees have the same structure."""
     came: Any = jax.tree.structure(x)
@@ -252,5 +267,5 @@ def require_time_first(step: Array) -> None:
     if runs_along(1) and not runs_along(0):
         raise ValueError(
             f"trajectory must be time-major, [T, B], got step of shape {list(values.shape)} that counts along its "
-            "second axis. Swap the first two axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
+            "second axis. Swap the axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
         )
