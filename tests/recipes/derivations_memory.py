@@ -1,4 +1,4 @@
-"""One update of A2C and PPO with memory, a squashed action and normalisers, in NumPy and step by step in plain JAX."""
+"""One update of A2C and PPO with a memory, a squashed action and normalisers, step by step in NumPy and plain JAX."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """A task that asks for a memory, with observations far from 0, and a small recurrent policy in plain JAX.
 
 A cue of +1 or -1 is shown at the first step of an episode; at the last of three, the reward is the cue times the
-action, a number in [-1, 1]. Without a memory no policy earns more than 0 on average, with one a policy earns 1. In half
-of the environments the episode terminates then, in the others a limit cuts it.
+action, a number in [-1, 1]. Without a memory a policy earns 0 on average, with one it may earn 1. In half of
+the environments the episode terminates then, in the others a limit cuts it.
 """
 
 from typing import Any
