@@ -7,19 +7,39 @@ core of it; `pgjax.exact` knows the true gradient, `pgjax.recipes` holds whole a
 import importlib
 from types import ModuleType
 
-from pgjax import diagnostics, distributions, envs
-from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
-from pgjax.baselines import (
-    batch_mean,
-    init_moving_mean,
-    leave_one_out,
-    moving_mean,
-    update_moving_mean,
-    value_baseline,
-)
+from pgjax import diagnostics, distributions, envs, expectation
+from pgjax._functions import bind
+from pgjax._types import Environment, Policy, RolloutState, Trajectory, Transition, Value
+from pgjax.baselines import batch_mean, init_moving_mean, leave_one_out, moving_mean, update_moving_mean, value_baseline
 from pgjax.comparison import compare_estimators, pair_statistics
-from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal, log_prob_of
-from pgjax.estimators import Surrogate, actor_critic, estimator, gpomdp, likelihood_ratio, reinforce
+from pgjax.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    MultiCategorical,
+    Normal,
+    OneHotCategorical,
+    TanhNormal,
+    log_prob_of,
+)
+from pgjax.estimators import (
+    Contributions,
+    Surrogate,
+    action_distribution,
+    actor_critic,
+    control_variate,
+    estimator,
+    expected_gradient,
+    gpomdp,
+    likelihood_ratio,
+    linearized_critic,
+    log_prob_taken,
+    ppo,
+    ppo_objective,
+    reinforce,
+    sampled_gradient,
+    vtrace_actor_critic,
+)
 from pgjax.losses import (
     clipped_value_loss,
     entropy_loss,
@@ -37,6 +57,7 @@ from pgjax.returns import (
     bootstrap_values,
     discount_weight,
     discounted_returns,
+    fold,
     gae,
     lambda_returns,
     n_step_returns,
@@ -50,23 +71,29 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "Contributions",
     "Environment",
     "MultiCategorical",
     "Normal",
+    "OneHotCategorical",
     "Policy",
     "RolloutState",
     "Surrogate",
     "TanhNormal",
     "Trajectory",
+    "Transition",
     "Value",
     "accumulate",
+    "action_distribution",
     "actor_critic",
     "affine_recurrence",
     "batch_mean",
+    "bind",
     "bootstrap_values",
     "certify",
     "clipped_value_loss",
     "compare_estimators",
+    "control_variate",
     "diagnostics",
     "discount_weight",
     "discounted_returns",
@@ -77,6 +104,9 @@ __all__ = [
     "estimator",
     "evaluate",
     "exact",
+    "expectation",
+    "expected_gradient",
+    "fold",
     "gae",
     "gpomdp",
     "init_moving_mean",
@@ -85,7 +115,9 @@ __all__ = [
     "lambda_returns",
     "leave_one_out",
     "likelihood_ratio",
+    "linearized_critic",
     "log_prob_of",
+    "log_prob_taken",
     "masked_mean",
     "merge_references",
     "moving_mean",
@@ -94,12 +126,15 @@ __all__ = [
     "pair_statistics",
     "permutation",
     "policy_gradient_loss",
+    "ppo",
     "ppo_clip_loss",
+    "ppo_objective",
     "recipes",
     "reference_gradient",
     "reinforce",
     "retrace",
     "rollout",
+    "sampled_gradient",
     "standardize",
     "unroll_policy",
     "update_moving_mean",
@@ -107,6 +142,7 @@ __all__ = [
     "value_baseline",
     "value_loss",
     "vtrace",
+    "vtrace_actor_critic",
 ]
 
 _ON_DEMAND = ("certify", "exact", "networks", "recipes")  # not everybody needs them, and they take a while to import

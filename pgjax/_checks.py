@@ -29,6 +29,11 @@ def widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def as_dtype_of(old: Array, new: Array) -> Array:
+    """Return new in the dtype of old, weak types made strong, so that what a loop carries never changes its type."""
+    return jnp.asarray(new, old.dtype)
+
+
 def as_floating(name: str, x: Any, *, ndim_at_least: int = 0) -> Array:
     """Return x as a floating array of at least float32; TypeError for another kind, ValueError if it is empty."""
     array = as_array(name, x)
@@ -118,6 +123,14 @@ def broadcast_to(name: str, x: Any, shape: tuple[int, ...], *, of: str) -> Array
         ) from error
 
 
+def as_divisor(name: str, x: Any, size: int, *, of: str) -> int:
+    """Return x as a Python int that divides `size`, the number of what `of` says."""
+    count = as_positive_int(name, x)
+    if size == 0 or size % count:
+        raise ValueError(f"{name}={count} must divide the {size} {of}. Choose a divisor of {size}.")
+    return count
+
+
 def require_shape(name: str, x: Any, shape: Sequence[int], axes: str = "", *, of: str = "") -> None:
     """Raise unless x has exactly `shape`: that of the argument `of`, or of the named `axes`, such as "[S, A]"."""
     if jnp.shape(x) != tuple(shape):
@@ -146,6 +159,15 @@ def require_trailing_shape(name: str, array: Any, expected: Sequence[int], *, of
         )
 
 
+def require_leading_shape(name: str, x: Any, shape: Sequence[int], *, of: str) -> None:
+    """Raise unless the first axes of x are those of the argument `of`."""
+    if jnp.shape(x)[: len(shape)] != tuple(shape):
+        raise ValueError(
+            f"{name} must start with the shape of {of}, {list(shape)}, got {list(jnp.shape(x))}. "
+            "Arrays are time-major: [T, B, ...]."
+        )
+
+
 def require_one_each(name: str, x: Any, batch: Sequence[int]) -> None:
     """Raise unless x is one number for each environment."""
     if jnp.shape(x) != tuple(batch):
@@ -161,6 +183,16 @@ def require_nonempty(name: str, array: Array) -> None:
         raise ValueError(
             f"{name} is empty, shape {list(array.shape)}: at least one step and one environment are needed."
         )
+
+
+def require_differentiable(name: str, tree: Any) -> None:
+    """Raise unless every leaf of a pytree is floating, so that it can be differentiated with respect to."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} must have a floating dtype, got {jnp.result_type(leaf)}: the "
+                "gradient is taken with respect to every leaf. Keep counters apart, or hand them in with pg.bind."
+            )
 
 
 def require_same_structure(name: str, x: Any, expected: Any, *, of: str) -> None:
@@ -221,4 +253,19 @@ def require_probabilities(name: str, x: Array, *, tolerance: float = 1e-5) -> No
             f"{name} must hold probabilities that sum to one over its last axis, got a smallest entry of "
             f"{values.min()} and a sum that is off by {error}. Divide it by {name}.sum(-1, keepdims=True), "
             "or check the order of its axes."
+        )
+
+
+def require_time_first(step: Array) -> None:
+    """Raise if `step` runs along the second axis and not along the first: the arrays are then [B, T]."""
+    values = np.asarray(step)
+
+    def runs_along(axis: int) -> bool:
+        x = np.moveaxis(values, axis, 0)
+        return bool(np.all((x[1:] == x[:-1] + 1) | (x[1:] == 0)))
+
+    if runs_along(1) and not runs_along(0):
+        raise ValueError(
+            f"trajectory must be time-major, [T, B], got step of shape {list(values.shape)} that counts along its "
+            "second axis. Swap the axes of every leaf: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trajectory)."
         )

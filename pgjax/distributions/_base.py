@@ -11,10 +11,18 @@ from pgjax import _checks
 Array = jax.Array
 C = TypeVar("C", bound=type)
 
+MAX_OUTCOMES = 2**16
+"""How many actions `support` lists at most."""
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+
+def static(*, default: Any) -> Any:
+    """Make a field that is no leaf: a hashable value that shapes follow from."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
 def distribution(cls: C) -> C:
-    """Make a class a frozen dataclass and a pytree whose leaves are its fields.
+    """Make a class a frozen dataclass and a pytree whose leaves are its fields, without those made by `static`.
 
     The constructor checks and broadcasts its arguments. Rebuilding from leaves does not, because
     transformations put anything there: axis numbers, shapes, booleans, slices of the arrays.
@@ -29,17 +37,19 @@ def distribution(cls: C) -> C:
         ValueError: by JAX, if the class is registered already.
     """
     made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    names = tuple(field.name for field in dataclasses.fields(made))
+    names = [field.name for field in dataclasses.fields(made) if "static" not in field.metadata]
+    static_names = [field.name for field in dataclasses.fields(made) if "static" in field.metadata]
 
-    def flatten_with_keys(x: Any) -> tuple[Any, None]:
-        return tuple((jax.tree_util.GetAttrKey(name), getattr(x, name)) for name in names), None
+    def flatten(x: Any) -> tuple[Any, Any]:
+        return tuple(getattr(x, name) for name in names), tuple(getattr(x, name) for name in static_names)
 
-    def flatten(x: Any) -> tuple[Any, None]:
-        return tuple(getattr(x, name) for name in names), None
+    def flatten_with_keys(x: Any) -> tuple[Any, Any]:
+        leaves, rest = flatten(x)
+        return tuple(zip(map(jax.tree_util.GetAttrKey, names), leaves, strict=True)), rest
 
-    def unflatten(_: None, leaves: Any) -> Any:
+    def unflatten(rest: Any, leaves: Any) -> Any:
         x: Any = object.__new__(made)
-        x._set(**dict(zip(names, leaves, strict=True)))
+        x._set(**dict(zip((*names, *static_names), (*leaves, *rest), strict=True)))
         return x
 
     jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
@@ -54,6 +64,9 @@ class Base:
 
     has_noise: ClassVar[bool] = True
     """Whether a sample is a function of noise of fixed size."""
+
+    is_differentiable: ClassVar[bool] = True
+    """Whether samples carry gradients to the parameters."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,6 +84,36 @@ class Base:
     def log_prob(self, action: Any) -> Array:
         """Compute the log-probability or log-density of an action."""
         raise NotImplementedError
+
+    def noise_of(self, action: Any) -> Array:
+        """Find noise that `sample_from` maps to an action; a discrete action is stood for by the middle of its noise.
+
+        Args:
+            action: of the distribution's `shape`, extra leading axes allowed.
+
+        Returns:
+            Noise like that of `base_noise`; differentiable where the action is continuous.
+
+        Raises:
+            TypeError: if an action does not determine its noise.
+        """
+        raise TypeError(f"An action of a {type(self).__name__} does not determine the noise that it was made of.")
+
+    def support(self) -> tuple[Array, Array]:
+        """List every action and its probability, at most 65,536 of them.
+
+        Returns:
+            (actions, of the distribution's `shape` with a leading axis [K]; probabilities [K, ...], which carry
+            gradients and sum to one over the first axis).
+
+        Raises:
+            TypeError: if the actions are continuous.
+            ValueError: if there are too many.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot be enumerated: its actions are continuous. "
+            "Sample it, or integrate over its noise."
+        )
 
     def sample(self, key: Array) -> Array:
         """Draw one action for each row; the same as ``sample_from(base_noise(key))``.
@@ -115,6 +158,13 @@ class Base:
         """
         return dataclasses.replace(self, **fields)  # type: ignore[type-var]
 
+    def _require_outcomes(self, number: int) -> None:
+        if number > MAX_OUTCOMES:
+            raise ValueError(
+                f"{type(self).__name__} has {number} actions, too many to enumerate: at most {MAX_OUTCOMES}. "
+                "Sample it, for instance with the rules score_function, score_leave_one_out or relax."
+            )
+
     def _set(self, **fields: Any) -> None:
         for name, x in fields.items():
             object.__setattr__(self, name, x)
@@ -135,3 +185,11 @@ class Base:
         mine, theirs = getattr(self, name), getattr(other, name)
         _checks.require_trailing_shape(f"{name} of this distribution", mine, theirs.shape, of=f"{name} of other")
         return other._lifted(mine.shape[: mine.ndim - theirs.ndim])
+
+
+def outside_box(action: Array, low: Any, high: Any) -> Array:
+    """Whether a component of an action lies outside its bounds, [...] for [..., D]; False for NaN, which goes on.
+
+    The bounds are rounded to the dtype that the action came in, so that a sample stored in half precision stays inside.
+    """
+    return jnp.any((action < low.astype(action.dtype)) | (action > high.astype(action.dtype)), axis=-1)

@@ -1,13 +1,13 @@
 """Independent Beta components on a box: bounded support without squashing."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betaln, digamma
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution
+from pgjax.distributions._base import Base, distribution, outside_box
 
 Array = jax.Array
 
@@ -23,8 +23,8 @@ class Beta(Base):
 
     Shapes: alpha, beta, low, high [..., D]; actions [..., D] float.
 
-    Noise: none of fixed size (sampling rejects), so `base_noise` and `sample_from` raise. Samples carry
-    gradients to α and β all the same, by implicit reparameterisation of the gamma sampler.
+    Noise: one key for each row, since the sampler rejects. Samples carry gradients to α and β all the same, by
+    implicit reparameterisation of the gamma sampler.
 
     Args:
         alpha: [..., D] float, positive, which is not checked; dimensionless. Above 1 together with beta,
@@ -54,8 +54,6 @@ class Beta(Base):
     low: Array | float = 0.0
     high: Array | float = 1.0
 
-    has_noise: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         alpha = _checks.as_parameter("alpha", self.alpha)
         rest = {
@@ -70,68 +68,68 @@ class Beta(Base):
         return self.alpha.shape
 
     def base_noise(self, key: Array) -> Array:
-        """Raise: a Beta sample is not a function of noise of fixed size.
-
-        Args:
-            key: a JAX random key.
-
-        Returns:
-            Never.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(_NO_NOISE)
-
-    def sample_from(self, noise: Any) -> Array:
-        """Raise: a Beta sample is not a function of noise of fixed size.
-
-        Args:
-            noise: anything.
-
-        Returns:
-            Never.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(_NO_NOISE)
-
-    def sample(self, key: Array) -> Array:
-        """Draw one action for each row.
+        """Split a key into one for each row.
 
         Args:
             key: a JAX random key; it is consumed.
 
         Returns:
-            [..., D] float within [low, high], action units; differentiable in alpha and beta.
+            [...] typed random keys.
 
         Raises:
             TypeError: by JAX, if key is not a random key.
         """
-        x = _inside(jax.random.beta(key, self.alpha, self.beta, dtype=self.alpha.dtype))
-        return jnp.clip(self.low + (self.high - self.low) * x, self.low, self.high)
+        keys = jax.random.split(key, self.shape[:-1])
+        return keys if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(keys)
+
+    def sample_from(self, noise: Any) -> Array:
+        """Draw the action of each row by its own key.
+
+        Args:
+            noise: [...] typed random keys, extra leading axes allowed.
+
+        Returns:
+            [..., D] float within [low, high], action units; differentiable in alpha and beta.
+
+        Raises:
+            TypeError: if noise is not an array of typed keys.
+            ValueError: if noise does not end with the batch shape.
+        """
+        if not jnp.issubdtype(getattr(noise, "dtype", jnp.float32), jax.dtypes.prng_key):
+            raise TypeError(
+                f"noise of a Beta must be typed random keys, one for each row, got {type(noise).__name__}. "
+                "Draw it with base_noise(key)."
+            )
+        batch = self.shape[:-1]
+        _checks.require_trailing_shape("noise", noise, batch, of="the batch axes of the distribution")
+        this = self._lifted(noise.shape[: noise.ndim - len(batch)])
+        draw = lambda key, a, b: jax.random.beta(key, a, b, dtype=a.dtype)  # noqa: E731
+        for _ in noise.shape:
+            draw = jax.vmap(draw)
+        x = _inside(draw(noise, this.alpha, this.beta))
+        return jnp.clip(this.low + (this.high - this.low) * x, this.low, this.high)
 
     def log_prob(self, action: Any) -> Array:
         """Compute the log-density, summed over the components; finite at the bounds.
 
         Args:
-            action: [..., D] float, action units; extra leading axes allowed. At a bound or outside the box
-                it counts as the nearest number inside.
+            action: [..., D] float, action units; extra leading axes allowed. At a bound, where rounding leads, it
+                counts as the nearest number inside.
 
         Returns:
-            [...] float, nats per action unit.
+            [...] float, nats per action unit; −∞, with zero gradient, outside the box.
 
         Raises:
             TypeError: if action is not floating.
             ValueError: if action does not end with the distribution's shape.
         """
-        action = _checks.as_floating("action", action)
+        came, action = _checks.as_array("action", action), _checks.as_floating("action", action)
         this = self._broadcast_like("action", action)
         width = this.high - this.low
         x = _inside((action - this.low) / width)
         kernel = (this.alpha - 1.0) * jnp.log(x) + (this.beta - 1.0) * jnp.log1p(-x)
-        return jnp.sum(kernel - betaln(this.alpha, this.beta) - jnp.log(width), axis=-1)
+        total = jnp.sum(kernel - betaln(this.alpha, this.beta) - jnp.log(width), axis=-1)
+        return jnp.where(outside_box(came, this.low, this.high), -jnp.inf, total)
 
     def entropy(self) -> Array:
         """Compute the differential entropy, with ψ the digamma function.
@@ -183,12 +181,6 @@ class Beta(Base):
         da, db = a - other.alpha, b - other.beta
         mass = betaln(other.alpha, other.beta) - betaln(a, b)
         return jnp.sum(mass + da * digamma(a) + db * digamma(b) - (da + db) * digamma(a + b), axis=-1)
-
-
-_NO_NOISE = (
-    "Beta has no noise of fixed size to map to an action: its sampler rejects. "
-    "Call sample(key), or drive the rollout by actions instead of noise."
-)
 
 
 def _inside(x: Array) -> Array:

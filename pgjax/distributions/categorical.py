@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax.distributions._base import Base, distribution
+from pgjax.distributions._relaxed import gumbel, gumbel_given, path
 
 Array = jax.Array
 
@@ -53,6 +54,7 @@ class Categorical(Base):
     mask: Array | None = None
 
     event_ndim: ClassVar[int] = 0
+    is_differentiable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         logits, mask = _checks.as_parameter("logits", self.logits, axes="[..., K]"), self.mask
@@ -120,19 +122,110 @@ class Categorical(Base):
             action: [...] integer in [0, K), extra leading axes allowed.
 
         Returns:
-            [...] float, nats. `MASKED_LOG_PROB` for a forbidden action and for one outside [0, K).
+            [...] float, nats. `MASKED_LOG_PROB` for a forbidden action; −∞, with zero gradient, for one
+            outside [0, K).
 
         Raises:
             TypeError: if action is not of integer dtype.
             ValueError: if action does not end with the batch shape.
         """
-        action = _checks.as_integer("action", action)
-        log_probs = self._broadcast_like("action", action).log_probs
+        action = as_action(action)
+        this = self._broadcast_like("action", action)
         exists = (action >= 0) & (action < self.logits.shape[-1])
         # A sum over a one-hot selection: the gradient of an indexed read is a scatter, which is slow everywhere.
-        selected = action[..., None] == jax.lax.broadcasted_iota(action.dtype, log_probs.shape, log_probs.ndim - 1)
-        chosen = jnp.sum(jnp.where(selected, log_probs, 0.0), axis=-1)
-        return jnp.where(exists, chosen, MASKED_LOG_PROB)
+        chosen = jnp.sum(jnp.where(this._select(action), this.log_probs, 0.0), axis=-1)
+        return jnp.where(exists, chosen, -jnp.inf)
+
+    def noise_of(self, action: Any) -> Array:
+        """Find the middle of the noise that `sample_from` maps to an action.
+
+            u = Σ_{j<a} π(j) + π(a) / 2
+
+        Args:
+            action: [...] integer in [0, K), extra leading axes allowed.
+
+        Returns:
+            [...] float in [0, 1]. Rounding limits it: an action less probable than about 2**-22 in float32 may have
+            no noise, and what comes out then belongs to a neighbour.
+        """
+        action = as_action(action)
+        this = self._broadcast_like("action", action)
+        index = jax.lax.broadcasted_iota(action.dtype, this.logits.shape, this.logits.ndim - 1)
+        share = jnp.where(index < action[..., None], 1.0, jnp.where(index == action[..., None], 0.5, 0.0))
+        probs = this.probs
+        return jnp.sum(share.astype(probs.dtype) * probs, axis=-1) / jnp.sum(probs, axis=-1)
+
+    def support(self) -> tuple[Array, Array]:
+        """List the K actions and their probabilities.
+
+        Returns:
+            (actions [K, ...] int32; probabilities [K, ...], which carry gradients, exactly 0 for a forbidden action).
+
+        Raises:
+            ValueError: if there are more than 65,536.
+        """
+        size = self.logits.shape[-1]
+        self._require_outcomes(size)
+        return jax.lax.broadcasted_iota(jnp.int32, (size, *self.shape), 0), jnp.moveaxis(self.probs, -1, 0)
+
+    def relaxed_from(self, noise: Any) -> Array:
+        """Map uniform noise u to a relaxed sample, z = log π − log(−log u), whose largest entry is the action.
+
+        Args:
+            noise: [..., K] float in [0, 1], one number for each action, extra leading axes allowed; 0 and 1 count as
+                the nearest numbers inside.
+
+        Returns:
+            [..., K] float, nats; differentiable in logits. About −1e9 for a forbidden action.
+
+        References:
+            Maddison, Mnih and Teh (2017), The Concrete distribution.
+        """
+        noise = _checks.as_floating("noise", noise)
+        return self._lifted_to("noise", noise).log_probs + gumbel(noise)
+
+    def relaxed_given(self, action: Any, noise: Any) -> Array:
+        """Map uniform noise to a relaxed sample given the action that it rounds to.
+
+        Averaged over the action it has the law of `relaxed_from`, but other gradients: here noise and action are fixed.
+
+        Args:
+            action: [...] integer in [0, K).
+            noise: [..., K] float in [0, 1].
+
+        Returns:
+            [..., K] float, nats, largest at the action; differentiable in logits.
+
+        References:
+            Tucker et al. (2017), REBAR, appendix on the conditional marginalisation.
+        """
+        action, noise = as_action(action), _checks.as_floating("noise", noise)
+        this = self._lifted_to("noise", noise)
+        _checks.require_shape("action", action, this.shape, of="noise without its last axis")
+        return gumbel_given(this.log_probs, this._select(action), noise)
+
+    def relaxed_path(self, z: Any) -> Array:
+        """Return a relaxed sample with the gradient that it has at fixed noise: that of log π.
+
+        Args:
+            z: [..., K] float, extra leading axes allowed; its own gradient is stopped.
+
+        Returns:
+            [..., K] float, z.
+        """
+        z = _checks.as_floating("z", z)
+        return path(z, self._lifted_to("z", z).log_probs)
+
+    def harden(self, z: Any) -> Array:
+        """Round a relaxed sample to the action that it stands for, the index of its largest entry.
+
+        Args:
+            z: [..., K] float, nats.
+
+        Returns:
+            [...] int32; the first in a tie.
+        """
+        return jnp.argmax(_checks.as_floating("z", z), axis=-1).astype(jnp.int32)
 
     def entropy(self) -> Array:
         """Compute the entropy over the allowed actions.
@@ -171,6 +264,21 @@ class Categorical(Base):
         """
         other, log_probs = self._compared(other), self.log_probs
         return jnp.sum(jnp.exp(log_probs) * (log_probs - other.log_probs), axis=-1)
+
+    def _select(self, action: Array) -> Array:
+        """[..., K] bool: which of the actions it is; action has exactly the batch shape."""
+        return action[..., None] == jax.lax.broadcasted_iota(action.dtype, self.logits.shape, self.logits.ndim - 1)
+
+    def _lifted_to(self, name: str, x: Array) -> "Categorical":
+        """Check that x ends with the shape of logits; return the distribution with x's leading axes."""
+        _checks.require_trailing_shape(name, x, self.logits.shape, of="logits")
+        return self._lifted(x.shape[: x.ndim - self.logits.ndim])
+
+
+def as_action(action: Any) -> Array:
+    """Return integer actions in a dtype that can count to any K."""
+    action = _checks.as_integer("action", action)
+    return action if action.dtype.itemsize >= 4 else action.astype(jnp.int32)
 
 
 def _inverse_cdf(probs: Array, u: Array) -> Array:

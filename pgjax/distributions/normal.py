@@ -84,6 +84,19 @@ class Normal(Base):
         this = self._broadcast_like("noise", noise)
         return this.loc + this.scale * noise
 
+    def noise_of(self, action: Any) -> Array:
+        """Find the noise that `sample_from` maps to an action, (action − loc) / scale.
+
+        Args:
+            action: [..., D] float, action units; extra leading axes allowed.
+
+        Returns:
+            [..., D] float; differentiable in action, loc and scale.
+        """
+        action = _checks.as_floating("action", action)
+        this = self._broadcast_like("action", action)
+        return (action - this.loc) / this.scale
+
     def log_prob(self, action: Any) -> Array:
         """Compute the log-density, summed over the components.
 

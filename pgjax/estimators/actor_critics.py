@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 
-from pgjax._types import Params, Policy, Trajectory, Value
+from pgjax._types import Params, Policy, RolloutState, Trajectory, Value
 from pgjax.estimators.surrogate import Surrogate, estimator
-from pgjax.estimators.terms import log_prob_taken, weighted
+from pgjax.estimators.terms import log_prob_taken, policy_and_value, values_and_next, weighted
 from pgjax.losses import entropy_loss, policy_gradient_loss, value_loss
-from pgjax.returns import bootstrap_values, gae
-from pgjax.rollout import apply_policy
+from pgjax.returns import gae, vtrace
 
 Array = jax.Array
 
@@ -24,10 +23,11 @@ def actor_critic(
     discount: Array | float,
     lam: Array | float,
     value_coef: Array | float = 0.5,
-    entropy_coef: Array | float = 0.0,
+    entropy_coef: Array | float | None = None,
     step_weight: Array | None = None,
     mask: Array | None = None,
     last_obs: Any = None,
+    state: RolloutState | None = None,
 ) -> Surrogate:
     """Estimate the gradient of an actor and a critic together from one window: a descent direction.
 
@@ -40,19 +40,23 @@ def actor_critic(
     Args:
         params: parameters of the policy and the value function, shared or side by side in one pytree.
         trajectory: the window; each column is one trajectory.
-        policy: policy(params, obs) -> distribution or (distribution, extras); static.
-        value: value(params, obs) -> [...] float, reward units; static.
+        policy: policy(params, obs) -> distribution or (distribution, extras).
+        value: value(params, obs) -> [...] float, reward units.
         discount: γ, scalar or [T, B], in [0, 1], per environment step.
         lam: λ, scalar or [T, B], in [0, 1].
         value_coef: c_v, weight of the critic's loss, per reward unit.
-        entropy_coef: c_e, weight of the entropy, reward units per nat; 0 asks for no entropy.
+        entropy_coef: c_e, weight of the entropy, reward units per nat; None leaves it out, so that the distribution
+            needs none.
         step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
         mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         last_obs: [B, ...] observation after the window, needed if the trajectory keeps no next_obs.
+        state: for a recurrent policy, the state that the rollout started from. Such a policy returns its value as its
+            extras, and value(params, obs, policy_state) takes the memory from before obs.
 
     Returns:
         The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`, whose
-        targets hold `advantage`, `weight` and `value_target` [T, B].
+        targets hold `advantage`, `weight` and `value_target` [T, B], and whose metrics hold the means of `policy_loss`,
+        `value_loss` and, with an entropy_coef, `entropy`.
 
     Raises:
         TypeError: if a mask is not boolean, an array not floating, or the policy returns no distribution.
@@ -79,7 +83,7 @@ def actor_critic(
         Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
         Schulman et al. (2016), High-dimensional continuous control using generalized advantage estimation, eq. 16.
     """
-    values, next_values = bootstrap_values(params, trajectory, value=value, last_obs=last_obs)
+    values, next_values = values_and_next(params, trajectory, policy, value, state, last_obs)
     advantage = gae(
         trajectory.reward,
         values,
@@ -89,17 +93,115 @@ def actor_critic(
         discount=discount,
         lam=lam,
     )
-    targets = {
-        "advantage": advantage,
-        "weight": weighted(advantage, step_weight),
-        "value_target": advantage + values,
-    }
-    entropy_wanted = not (isinstance(entropy_coef, (int, float)) and entropy_coef == 0)
+    targets = {"advantage": advantage, "weight": weighted(advantage, step_weight), "value_target": advantage + values}
+    return Surrogate(_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
 
-    def loss(params: Params, trajectory: Trajectory, targets: Any, state: Any) -> Array:
-        distribution = apply_policy(policy, params, trajectory.obs, None)[0]
-        total = policy_gradient_loss(log_prob_taken(distribution, trajectory), targets["weight"])
-        total += value_coef * value_loss(value(params, trajectory.obs), targets["value_target"])
-        return total + entropy_coef * entropy_loss(distribution.entropy()) if entropy_wanted else total
 
-    return Surrogate(loss, targets, mask)
+@estimator(unit_interval=("discount", "lam"))
+def vtrace_actor_critic(
+    params: Params,
+    trajectory: Trajectory,
+    *,
+    policy: Policy,
+    value: Value,
+    discount: Array | float,
+    lam: Array | float = 1.0,
+    clip_rho: Array | float = 1.0,
+    clip_c: Array | float = 1.0,
+    clip_pg_rho: Array | float = 1.0,
+    value_coef: Array | float = 0.5,
+    entropy_coef: Array | float | None = None,
+    step_weight: Array | None = None,
+    mask: Array | None = None,
+    last_obs: Any = None,
+    state: RolloutState | None = None,
+) -> Surrogate:
+    """Estimate the gradient of an actor and a critic from data of another policy, by V-trace: a descent direction.
+
+        L = -1/B Σ_b Σ_t [w_t ρ_t (r_t + γ v_{t+1} - V(s_t)) log π(a_t|s_t) - c_v ½ (V(s_t) - v_t)² + c_e H(π(·|s_t))]
+
+    with v the V-trace targets, ρ_t = min(clip_pg_rho, π(a_t|s_t) / μ(a_t|s_t)), all of them constants, and
+    μ the policy that acted, as `trajectory.log_prob` tells.
+
+    Shapes: trajectory leaves [T, B, ...]; gradient like params.
+
+    Args:
+        params: parameters of the policy and the value function.
+        trajectory: the window, of an older or another policy; each column is one trajectory.
+        policy: as for `actor_critic`.
+        value: as for `actor_critic`.
+        discount: γ, scalar or [T, B], in [0, 1], per environment step.
+        lam: λ, scalar or [T, B], in [0, 1].
+        clip_rho: bound of the ratios that weigh temporal differences; decides what value function is learnt.
+        clip_c: bound of the ratios that carry them back; decides how fast.
+        clip_pg_rho: bound of the ratios in the policy gradient.
+        value_coef: c_v, weight of the critic's loss, per reward unit.
+        entropy_coef: c_e, weight of the entropy, reward units per nat; None leaves it out.
+        step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
+        mask: [T, B] bool, steps whose scores count; None counts all.
+        last_obs: [B, ...] observation after the window, needed if the trajectory keeps no next_obs.
+        state: for a recurrent policy, the state that the rollout started from.
+
+    Returns:
+        The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`, whose
+        targets hold `advantage`, `weight` and `value_target` [T, B], and whose metrics are those of `actor_critic`.
+
+    Raises:
+        TypeError: if a mask is not boolean, an array not floating, or the policy returns no distribution.
+        ValueError: if shapes differ, the window is empty, or discount or lam is a number outside [0, 1].
+
+    Properties:
+        With data of the policy itself, λ = 1 and bounds of at least 1, it is `actor_critic` with λ = 1. Actions are
+        corrected for, the states in which they were taken are not: without bounds the actor's part is unbiased for the
+        sum over the states that the acting policy visits; with bounds it is biased.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np, pgjax as pg
+        >>> x, no = jnp.ones((2, 1)), np.zeros((2, 1), bool)
+        >>> trajectory = pg.Trajectory(
+        ...     x[..., None], no.astype(int), x, x[..., None], ~no, no, jnp.log(0.5 * x), no.astype(int))
+        >>> grads, info = pg.vtrace_actor_critic(
+        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs * logits),
+        ...     value=lambda params, obs: 0.0 * obs[..., 0], discount=0.9)
+        >>> print(grads)
+        [-1.  1.]
+
+    References:
+        Espeholt et al. (2018), IMPALA: scalable distributed deep-RL with importance weighted actor-learner
+        architectures.
+    """
+    distribution, values = policy_and_value(params, trajectory, policy, value, state)
+    _, next_values = values_and_next(params, trajectory, policy, value, state, last_obs)
+    value_target, advantage = vtrace(
+        trajectory.reward,
+        values,
+        next_values,
+        log_ratio=log_prob_taken(distribution, trajectory) - trajectory.log_prob,
+        terminated=trajectory.terminated,
+        truncated=trajectory.truncated,
+        discount=discount,
+        lam=lam,
+        clip_rho=clip_rho,
+        clip_c=clip_c,
+        clip_pg_rho=clip_pg_rho,
+    )
+    targets = {"advantage": advantage, "weight": weighted(advantage, step_weight), "value_target": value_target}
+    return Surrogate(_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
+
+
+def _loss(policy: Policy, value: Value, value_coef: Array | float, entropy_coef: Array | float | None) -> Any:
+    """What an actor and a critic minimise together, given the targets."""
+
+    def loss(params: Params, trajectory: Trajectory, targets: Any, state: Any) -> tuple[Array, dict[str, Array]]:
+        distribution, values = policy_and_value(params, trajectory, policy, value, state)
+        metrics = {
+            "policy_loss": policy_gradient_loss(log_prob_taken(distribution, trajectory), targets["weight"]),
+            "value_loss": value_loss(values, targets["value_target"]),
+        }
+        total = metrics["policy_loss"] + value_coef * metrics["value_loss"]
+        if entropy_coef is not None:
+            metrics["entropy"] = distribution.entropy()
+            total += entropy_coef * entropy_loss(metrics["entropy"])
+        return total, metrics
+
+    return loss

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._types import Params, Policy, RolloutState, Trajectory
 from pgjax.estimators.surrogate import Surrogate, estimator
-from pgjax.estimators.terms import log_prob_taken, weighted
+from pgjax.estimators.terms import action_distribution, log_prob_taken, weighted
 from pgjax.losses import policy_gradient_loss
 from pgjax.returns import affine_recurrence, discount_weight, discounted_returns
-from pgjax.rollout import apply_policy, unroll_policy
 
 Array = jax.Array
 Baseline = Array | float | Callable[[Array], Array]
@@ -78,13 +77,7 @@ def reinforce(
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 13.3.
     """
-    returns = discounted_returns(
-        trajectory.reward,
-        next_value,
-        terminated=trajectory.terminated,
-        truncated=trajectory.truncated,
-        discount=discount,
-    )
+    returns = _to_go(trajectory, discount, next_value)
     weight = weighted(returns - _baseline(baseline, returns), step_weight)
     return Surrogate(_score_loss(policy), weight, mask, state)
 
@@ -145,13 +138,12 @@ def likelihood_ratio(
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
         Mohamed, Rosca, Figurnov and Mnih (2020), Monte Carlo gradient estimation in machine learning.
     """
-    reward, carry = _discounted_reward(trajectory, discount)
-    to_go = affine_recurrence(reward, carry)
-    # What was earned before step t in the same episode: yesterday's sum, cut where yesterday ended an episode.
-    shifted_reward = jnp.concatenate([jnp.zeros_like(reward[:1]), reward[:-1] * carry[:-1]])
-    shifted_carry = jnp.concatenate([jnp.zeros_like(carry[:1]), carry[:-1]])
-    so_far = affine_recurrence(shifted_reward, shifted_carry, reverse=False)
-    total = so_far + to_go
+    reward = trajectory.reward * discount_weight(trajectory.step, discount)
+    carry = 1.0 - trajectory.done.astype(reward.dtype)
+    # What was earned before step t in the same episode is the sum up to the row before, cut where that row ended one.
+    zero = jnp.zeros_like(reward[:1])
+    before = jnp.concatenate([zero, reward[:-1] * carry[:-1]]), jnp.concatenate([zero, carry[:-1]])
+    total = affine_recurrence(*before, reverse=False) + affine_recurrence(reward, carry)
     return Surrogate(_score_loss(policy), total - _baseline(baseline, total), mask, state)
 
 
@@ -178,8 +170,10 @@ def gpomdp(
         policy: policy(params, obs) -> distribution or (distribution, extras); static.
         discount: γ, scalar or [T, B] and equal within an episode, in [0, 1], per environment step, counted from the
             start of the episode.
-        baseline: b_l, one for each *reward*: a scalar, an array [T, B], or a function of γ^l r_l [T, B], such as
-            `leave_one_out`. It may depend on l and on other trajectories, not on s_l, which earlier actions led to.
+        baseline: b_l, one for each *reward*: a scalar or an array [T, B]. It may depend on l and on other trajectories,
+            not on s_l, which earlier actions led to. A function, such as `leave_one_out`, is one of the returns
+            to go [T, B] instead, subtracted from each with the weight γ^t: rows of different columns are different
+            steps of their episodes, so their single rewards do not compare.
         mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
         state: for a recurrent policy, the state that the rollout started from.
 
@@ -191,9 +185,10 @@ def gpomdp(
         ValueError: if shapes differ, the window is empty, or discount is a number outside [0, 1].
 
     Properties:
-        Unbiased for the discounted objective with whole episodes. Without a baseline it is, trajectory by
-        trajectory, `reinforce` with the weight γ^t. Where episodes differ in length even a constant baseline
-        is biased: whether reward l comes at all depends on the actions before it.
+        Unbiased for the discounted objective with whole episodes. Without a baseline, or with a function, it is,
+        trajectory by trajectory, `reinforce` with the weight γ^t. Where all columns are at the same step, a linear
+        function such as `leave_one_out` gives what it gives reward by reward. Where episodes differ in length even
+        a constant baseline is biased: whether reward l comes at all depends on the actions before it.
 
     Example:
         >>> import jax, gymnax, pgjax as pg
@@ -210,28 +205,30 @@ def gpomdp(
         Baxter and Bartlett (2001), Infinite-horizon policy-gradient estimation.
         Peters and Schaal (2008), Reinforcement learning of motor skills with policy gradients.
     """
-    reward, carry = _discounted_reward(trajectory, discount)
-    weight = affine_recurrence(reward - _baseline(baseline, reward), carry)
-    return Surrogate(_score_loss(policy), weight, mask, state)
+    weight = discount_weight(trajectory.step, discount)
+    if callable(baseline):
+        # Rows of different columns are different steps of their episodes, so single rewards do not compare. Returns to
+        # go do: what a function of the other columns says of them is independent of the own action, whatever the steps.
+        to_go = _to_go(trajectory, discount)
+        return Surrogate(_score_loss(policy), weight * (to_go - _baseline(baseline, to_go)), mask, state)
+    reward = weight * trajectory.reward
+    left = reward - _baseline(baseline, reward)
+    return Surrogate(
+        _score_loss(policy), affine_recurrence(left, 1.0 - trajectory.done.astype(left.dtype)), mask, state
+    )
 
 
 def _score_loss(policy: Policy) -> Callable[[Params, Trajectory, Any, Any], Array]:
     def loss(params: Params, trajectory: Trajectory, weight: Array, state: RolloutState | None) -> Array:
-        if state is None:
-            distribution = apply_policy(policy, params, trajectory.obs, None)[0]
-        else:
-            distribution, _ = unroll_policy(
-                params, trajectory, state.policy_state, policy=policy, start_policy_state=state.start_policy_state
-            )
+        distribution = action_distribution(params, trajectory, policy=policy, state=state)
         return policy_gradient_loss(log_prob_taken(distribution, trajectory), weight)
 
     return loss
 
 
-def _discounted_reward(trajectory: Trajectory, discount: Array | float) -> tuple[Array, Array]:
-    """γ^t r_t, and the mask that carries a sum over time within an episode."""
-    reward = trajectory.reward * discount_weight(trajectory.step, discount)
-    return reward, 1.0 - trajectory.done.astype(reward.dtype)
+def _to_go(trajectory: Trajectory, discount: Array | float, next_value: Array | None = None) -> Array:
+    t = trajectory
+    return discounted_returns(t.reward, next_value, terminated=t.terminated, truncated=t.truncated, discount=discount)
 
 
 def _baseline(baseline: Any, returns: Array) -> Array | float:

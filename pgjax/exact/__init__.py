@@ -34,7 +34,9 @@ from pgjax.exact.variance import *  # noqa: F403
 _CERTIFY = (
     "Candidate",
     "Certificate",
+    "Certificates",
     "Cost",
+    "ExpectationProblem",
     "LQRProblem",
     "SamplingTest",
     "TabularProblem",
@@ -42,6 +44,7 @@ _CERTIFY = (
     "certificate_problems",
     "certify",
     "certify_all",
+    "expectation_problem",
     "in_time",
     "lqr_problem",
     "measure_cost",

@@ -1,0 +1,47 @@
+"""Gradients of an expectation, E f(x) with x ~ p_θ: rules, and the laws of the noise that they draw.
+
+A rule is called ``rule(key, distribution, f, **options) -> [...]``. Its value is f at a sample, or the exact mean; its
+gradient with respect to whatever the distribution was made from is an estimate of the gradient of E f(x). f takes an
+action [..., *event] and gives one number for each row, [...]; what f closes over gets its own gradient. f is minimised
+where the result is.
+
+The noise can be kept apart, as estimators over trajectories need it: ``noise = rule.draw(key, distribution)`` and
+``rule.given(noise, distribution, f)``. Since each law of noise can also be integrated, `nodes` makes the exact mean and
+variance of a rule a weighted sum.
+
+A distribution is one of `pgjax.distributions`, or any tree of them (a dict, a tuple), whose parts are independent given
+their parameters and have the same batch axes; actions, noise and relaxed samples are then trees of that form.
+"""
+
+from pgjax.expectation import laws
+from pgjax.expectation.enumeration import enumerated
+from pgjax.expectation.integration import nodes
+from pgjax.expectation.paths import at_mode, pathwise
+from pgjax.expectation.relaxations import gumbel_softmax, rebar, relax, straight_through
+from pgjax.expectation.rules import Rule, rule
+from pgjax.expectation.sampling import Taken, taken
+from pgjax.expectation.score import dice, score_function, score_leave_one_out
+from pgjax.expectation.terms import bind, control_gradient, gradient_only, through
+
+__all__ = [
+    "Rule",
+    "Taken",
+    "at_mode",
+    "bind",
+    "control_gradient",
+    "dice",
+    "enumerated",
+    "gradient_only",
+    "gumbel_softmax",
+    "laws",
+    "nodes",
+    "pathwise",
+    "rebar",
+    "relax",
+    "rule",
+    "score_function",
+    "score_leave_one_out",
+    "straight_through",
+    "taken",
+    "through",
+]

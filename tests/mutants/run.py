@@ -1,0 +1,250 @@
+"""Plant one fault at a time in the library and see that the tests it names go red.
+
+    python tests/mutants/run.py [LIST ...] [--changed-since COMMIT] [--workers N] [--docs]
+
+The faults are exact replacements, listed by room in the TOML files beside this script. A fault is *caught* if the tests
+fail with it, and the test that failed passes without it. Faults that no test can see are listed with the reason, and
+are not run. The exit status is 0 if every fault is caught.
+"""
+
+import argparse
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs/mutants.md"
+# pytest with one more line: which test failed first.
+PYTEST = """
+import sys, pytest
+class First:
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            print(f"\\ncaught by {report.nodeid}", file=sys.stderr)
+sys.exit(pytest.main(sys.argv[1:], plugins=[First()]))
+"""
+
+
+class Fault(NamedTuple):
+    """An exact replacement in one file, and the tests that see it."""
+
+    room: str  # name of its list
+    file: str
+    old: str
+    new: str
+    note: str
+    tests: tuple[str, ...] = ()
+    equivalent: str = ""  # why no test can see it; empty if one must
+
+
+class Outcome(NamedTuple):
+    """What became of a fault."""
+
+    verdict: str  # "caught", "survived", "broken" or "equivalent"
+    by: str = ""  # the test that failed, or what went wrong
+    seconds: float = 0.0
+
+
+def lists() -> list[Path]:
+    """The committed lists, one for each room."""
+    return sorted(HERE.glob("*.toml"))
+
+
+def load(path: Path) -> list[Fault]:
+    """Read a list, TOML or JSON."""
+    text = path.read_text()
+    rows = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)["fault"]
+    return [Fault(path.stem, **{key: tuple(x) if key == "tests" else x for key, x in row.items()}) for row in rows]
+
+
+def mistake(fault: Fault, root: Path = ROOT) -> str:
+    """What is wrong with the entry itself; empty if nothing."""
+    path = root / fault.file
+    if not path.is_file():
+        return f"there is no {fault.file}"
+    count = path.read_text().count(fault.old)
+    if count != 1:
+        return f"old is found {count} times in {fault.file}, not once"
+    if fault.new == fault.old:
+        return "new is old"
+    if bool(fault.tests) == bool(fault.equivalent):
+        return "it needs either tests that see it or a reason why none can"
+    missing = [test for test in fault.tests if not (root / test.partition("::")[0]).exists()]
+    return f"there is no {missing[0]}" if missing else ""
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    """Copy what git would keep of the working tree."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def pytest(folder: Path, arguments: Iterable[str], limit: float) -> tuple[int | None, str, str]:
+    """Run pytest in a copy: its exit status (None after the limit), what failed first, and the end of its output."""
+    options = "-x -q --no-header --tb=line -p no:cacheprovider --hypothesis-seed=0".split()  # noqa: SIM905
+    process = subprocess.Popen(
+        [sys.executable, "-B", "-c", PYTEST, *options, *arguments],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, "", ""
+    first = [line.removeprefix("caught by ") for line in err.splitlines() if line.startswith("caught by ")]
+    return process.returncode, first[0] if first else "", "\n".join((out + err).splitlines()[-8:])
+
+
+def plant(fault: Fault, folder: Path, limit: float) -> Outcome:
+    """Run the tests of one fault in a copy of the tree, which is left as it was."""
+    if wrong := mistake(fault, folder):
+        return Outcome("broken", wrong)
+    if fault.equivalent:
+        return Outcome("equivalent", fault.equivalent)
+    path = folder / fault.file
+    text = path.read_text()
+    path.write_text(text.replace(fault.old, fault.new))
+    started = time.perf_counter()
+    try:
+        status, first, tail = pytest(folder, fault.tests, limit)
+    finally:
+        path.write_text(text)
+    seconds = time.perf_counter() - started
+    if status is None:
+        return Outcome("caught", f"running longer than {limit:.0f} s", seconds)
+    if status == 0:
+        return Outcome("survived", ", ".join(fault.tests), seconds)
+    if status == 1 and first:
+        return Outcome("caught", first, seconds)
+    return Outcome("broken", f"pytest ended with {status}: {tail}", seconds)  # the tests did not even start
+
+
+def run(faults: list[Fault], workers: int, limit: float) -> list[Outcome]:
+    """Plant every fault, several at a time, each worker in a copy of its own; print a line for each as it ends."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        free: queue.Queue[Path] = queue.Queue()
+        for worker in range(workers):
+            (Path(folder) / str(worker)).mkdir()
+            free.put(copy_of_the_tree(Path(folder) / str(worker)))
+
+        def one(fault: Fault) -> Outcome:
+            place = free.get()
+            try:
+                outcome = plant(fault, place, limit)
+            finally:
+                free.put(place)
+            print(f"{outcome.verdict:10s} {outcome.seconds:5.0f} s  {fault.file}: {fault.note}", flush=True)
+            if outcome.verdict in ("survived", "broken"):
+                print(f"{'':20s}{outcome.by}", flush=True)
+            return outcome
+
+        with ThreadPoolExecutor(workers) as pool:
+            outcomes = list(pool.map(one, faults))
+        return confirmed(outcomes, free.get())
+
+
+def confirmed(outcomes: list[Outcome], folder: Path) -> list[Outcome]:
+    """Call broken what was caught by a test that fails without the fault too."""
+    catchers = sorted({o.by for o in outcomes if o.verdict == "caught" and "::" in o.by})
+    red = set()
+    while catchers:
+        status, first, tail = pytest(folder, catchers, 3600)
+        if status == 0:
+            break
+        if first not in catchers:
+            raise RuntimeError(f"the tests that caught faults cannot be run without them: {tail}")
+        red.add(first)
+        catchers.remove(first)
+    for test in sorted(red):
+        print(f"{test} fails without any fault")
+    return [Outcome("broken", f"{o.by} fails anyway", o.seconds) if o.by in red else o for o in outcomes]
+
+
+def changed_since(commit: str) -> set[str]:
+    """Files that differ from a commit, as they lie in the working tree."""
+    done = subprocess.run(["git", "diff", "--name-only", commit], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def page(faults: list[Fault], outcomes: list[Outcome]) -> str:
+    """The page of the docs: what was planted, and which test saw it."""
+    count = {v: sum(o.verdict == v for o in outcomes) for v in ("caught", "survived", "broken", "equivalent")}
+    lines = [
+        "# Planted faults", "",
+        "Written by `make mutants DOCS=1`, never by hand. Each fault is one replacement in the library, planted alone;",
+        "the tests of its module must fail with it. The lists are in `tests/mutants/`.", "",
+        f"{len(faults)} faults: {count['caught']} caught, {count['survived']} survived, {count['broken']} could not "
+        f"be run, {count['equivalent']} change no result.",
+    ]  # fmt: skip
+    cell = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+    for room in dict.fromkeys(fault.room for fault in faults):
+        lines += ["", f"## {room}", "", "| file | fault | seen by |", "|---|---|---|"]
+        for fault, outcome in zip(faults, outcomes, strict=True):
+            if fault.room == room:
+                seen = f"`{outcome.by}`" if outcome.verdict == "caught" else f"**{outcome.verdict}**: {outcome.by}"
+                lines.append(f"| `{fault.file.removeprefix('pgjax/')}` | {cell(fault.note)} | {cell(seen)} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(faults: list[Fault], outcomes: list[Outcome]) -> str:
+    """A table: how many of each verdict in each list, and the time."""
+    verdicts = ("caught", "survived", "broken", "equivalent")
+    rows = [["", *verdicts, "seconds"]]
+    for room in [*dict.fromkeys(fault.room for fault in faults), ""]:
+        mine = [o for f, o in zip(faults, outcomes, strict=True) if room in ("", f.room)]
+        counts = [str(sum(o.verdict == verdict for o in mine)) for verdict in verdicts]
+        rows.append([room or "all", *counts, f"{sum(o.seconds for o in mine):.0f}"])
+    return "\n".join("  ".join(x.ljust(14) if i == 0 else x.rjust(10) for i, x in enumerate(row)) for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lists", nargs="*", help="lists to run, by path or by room; all of them if none is named")
+    parser.add_argument(
+        "--changed-since", metavar="COMMIT", help="only faults whose file, tests or list differ from it"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="how many faults at a time")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a run counts as caught")
+    parser.add_argument("--docs", action="store_true", help="write docs/mutants.md anew; only for all lists")
+    options = parser.parse_args()
+    if options.docs and (options.lists or options.changed_since):
+        parser.error("--docs describes all faults: name no list and no commit")
+    paths = [HERE / f"{name}.toml" if "." not in name else Path(name) for name in options.lists] or lists()
+    faults = [fault for path in paths for fault in load(path)]
+    if options.changed_since:
+        changed = changed_since(options.changed_since)
+        mine = lambda f: {f.file, f"tests/mutants/{f.room}.toml", *(t.partition("::")[0] for t in f.tests)}  # noqa: E731
+        faults = [fault for fault in faults if mine(fault) & changed]
+    outcomes = run(faults, options.workers, options.limit) if faults else []
+    print()
+    print(summary(faults, outcomes))
+    bad = [(f, o) for f, o in zip(faults, outcomes, strict=True) if o.verdict in ("survived", "broken")]
+    for fault, outcome in bad:
+        print(f"\n{outcome.verdict}: {fault.file}: {fault.note}\n  {outcome.by}")
+    if options.docs:
+        PAGE.write_text(page(faults, outcomes))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
