@@ -90,11 +90,10 @@ def test_foreign_signature_without_a_key() -> None:
 
 
 def test_noise_is_drawn_for_many_draws_at_once_or_there_is_none() -> None:
-    keys = jax.random.split(KEY, 3)
     d = examples(2)["beta"]
-    noise = draw_noise(d, keys)
+    noise = draw_noise(d, KEY, num_draws=3)
     assert noise.shape == (3, 2)
-    assert draw_noise(ByKey(), keys) is None
+    assert draw_noise(ByKey(), KEY, num_draws=3) is None
 
 
 Z = jnp.zeros((3, 2))

@@ -1,7 +1,7 @@
 """The form of a rule: noise apart, options, batches, transformations, trees of distributions, messages."""
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -318,7 +318,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"f must give one number for each row, shape \[3\], got \[\]",
     ),
-    (lambda: E.score_function(KEY, BITS, lambda a: None), TypeError, "the result of f is required, got None"),
+    (
+        lambda: E.score_function(KEY, BITS, lambda a: cast(Any, None)),
+        TypeError,
+        "the result of f is required, got None",
+    ),
     (lambda: E.score_function(KEY, BITS, 1.0), TypeError, "f must be a function"),
     (
         lambda: E.score_function(KEY, BITS, row, baseline=jnp.ones(2)),
