@@ -62,7 +62,7 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             status = self.process.wait()
-            raise RuntimeError(f"{self.process.args} ended with status {status}; its message stands above")
+            raise RuntimeError(f"{self.process.args!r} ended with status {status}; its message stands above")
         return json.loads(line)
 
 

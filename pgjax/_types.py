@@ -3,7 +3,7 @@
 `T` is time, `B` stands for any number of batch axes: environments, and after them the agents of each.
 """
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import jax
 from flax import struct
@@ -13,8 +13,16 @@ Params: TypeAlias = Any
 """Any pytree of arrays."""
 
 
+class _Record:
+    """What type checkers need to know of flax's dataclasses beside their fields."""
+
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> Self: ...
+
+
 @struct.dataclass
-class Trajectory:
+class Trajectory(_Record):
     """What happened in a window of T steps in B environments. Every leaf is [T, B, ...].
 
     Row t holds the observation, the action chosen in it, and what that action led to. `next_obs[t]`
@@ -40,7 +48,7 @@ class Trajectory:
 
 
 @struct.dataclass
-class Transition:
+class Transition(_Record):
     """One or several steps as one row: what followed an action. Every leaf is [N, ...]; `fold` makes it of a window.
 
     The target of a critic is `reward + discount * V(next_obs)`: `discount` is 0 where the episode terminated.
@@ -54,7 +62,7 @@ class Transition:
 
 
 @struct.dataclass
-class RolloutState:
+class RolloutState(_Record):
     """What the next rollout needs: nothing else is carried. Every leaf is [B, ...].
 
     Short episodes finish first. Until every environment has finished one, a mean over those that have, such as
