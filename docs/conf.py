@@ -78,8 +78,9 @@ def read_as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
             entry = ENTRY.match(line)
             start = entry.end() if entry else 0
             shown.append(line[:start] + plain(line[start:]))
-    # Behind an empty line, napoleon does not take "Scalar: the objective" of a property for a type.
-    lines[:] = [*([""] if what in ("property", "attribute") else []), *shown, ""]
+    if what in ("property", "attribute") and shown:
+        shown[0] = shown[0].replace(": ", " – ", 1)  # napoleon would take what stands before a colon for a type
+    lines[:] = [*shown, ""]
 
 
 def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:

@@ -1,5 +1,6 @@
 """The pages of the API: one a room, made from the package itself, so that nothing public is missing."""
 
+import ast
 import inspect
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from public_surface import home, modules, named
+
+import pgjax
 
 FRONT = "pgjax"  # the page of what belongs to no room, such as Trajectory
 
@@ -81,7 +84,7 @@ def _resolved(name: str) -> Any:
 def is_known(target: str) -> bool:
     """Whether a name in a docstring exists: in the package, in a library that it stands on, or as a word of it.
 
-    Words of the package are the names of arguments, fields, methods, modules and constants.
+    Words of the package are the names of arguments, fields, methods, modules, constants, and keys of dicts.
     """
     return not target.replace(".", "").isidentifier() or target.split(".")[-1] in words() or _imports(target)
 
@@ -96,10 +99,19 @@ def words() -> set[str]:
             _words |= set(_parameters(x))
         for name, module in modules().items():
             _words |= {name.rpartition(".")[2], *(constant for constant in vars(module) if constant.isupper())}
+        _words |= {key for path in Path(pgjax.__file__).parent.rglob("*.py") for key in _keys(path)}
     return _words
 
 
 _words: set[str] = set()
+
+
+def _keys(path: Path) -> set[str]:
+    """The keys of the dicts that a file writes out, such as the names of metrics."""
+    dicts = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Dict))
+    return {
+        key.value for node in dicts for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    }
 
 
 def _parameters(x: Any) -> list[str]:

@@ -95,6 +95,10 @@ class Policy(Protocol):
 
     A recurrent policy is `policy(params, obs, policy_state)` -> (distribution, policy_state), or
     (distribution, extras, policy_state). Either kind must accept any leading batch axes.
+
+    A policy selects the compiled program. Arrays that it reads from its closure, such as those of a module or running
+    statistics, keep the values of its first call: pass them in params, or write ``pg.bind(policy, arrays)`` with
+    ``policy(arrays, params, obs)``.
     """
 
     def __call__(self, params: Params, obs: Any, *policy_state: Any) -> Any: ...

@@ -119,7 +119,9 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.normal(T, B), d.normal(T, B), d.normal(T, B)), {**d.ends(), "next_action_value": d.normal(T, B)}
     ),
     "bootstrap_values": lambda d: Case((d.params(), d.trajectory()), static={"value": value}),
-    "fold": lambda d: Case((d.trajectory(),), {"discount": d.number()}),
+    "fold": lambda d: Case(  # whole numbers as observations, which come out as they went in
+        (d.trajectory().replace(obs=d.integers(9, T, B), next_obs=d.integers(9, T, B)),), {"discount": d.number()}
+    ),
     # baselines
     "leave_one_out": lambda d: Case((d.normal(T, B), d.bools(T, B))),
     "batch_mean": lambda d: Case((d.normal(T, B),)),

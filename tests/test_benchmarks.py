@@ -1,4 +1,4 @@
-"""Every script in benchmarks/ runs, in a form of seconds: a wrong keyword in one of them must not wait for its next user."""
+"""Every script in benchmarks/ runs, in a form of seconds, so that a wrong keyword in one of them is seen."""
 
 import os
 import pathlib

@@ -16,7 +16,8 @@ from pgjax import exact
 
 SECTIONS = ("Args", "Returns", "Raises", "Properties", "Example", "References")
 MATHEMATICAL = {"returns", "baselines", "losses", "estimators"}
-DECORATORS = {"estimator"}  # in those modules, but no formula
+# In those rooms, but neither estimator, baseline nor loss: what they are made with.
+HELPERS = {"estimator", "action_distribution", "linearized_critic", "log_prob_taken"}
 NO_IMPERATIVE = re.compile(r"(The|An?|This|It|Its|Returns|Computes|Gets|Makes|[A-Z]\w+ing|[A-Z]\w*[^s]s)\b")
 # Words written for this test rather than for a reader.
 FILLER = re.compile(
@@ -64,7 +65,7 @@ def arguments_lent(section: str) -> tuple[set[str], list[str]]:
 
 def says_nothing(name: str, text: str) -> bool:
     """Whether an entry only repeats the name."""
-    return re.sub(r"\W+|\b(the|a|an)\b", "", text.lower()) in ("", name.lower().replace("_", ""))
+    return re.sub(r"\W+|\b(the|a|an)\b", "", text).lower() in ("", name.lower().replace("_", ""))
 
 
 def filled(section: str) -> str:
@@ -93,16 +94,17 @@ def faults(function: Callable[..., Any], *, mathematical: bool) -> list[str]:
         found += [f"Args says nothing of {name}" for name, text in own.items() if says_nothing(name, text)]
     for section in ("Args", "Returns", "Raises", "Properties"):
         found += [f"{section} holds filler: {x.group()!r}" for x in FILLER.finditer(filled(parts.get(section, "")))]
-    raises = re.search(r"\braise \w|_checks\.", inspect.getsource(inspect.unwrap(function)))
+    raises = re.search(r"\braise \w|_checks\.(as|require)_", inspect.getsource(inspect.unwrap(function)))
     needed = (
-        "Returns",
+        *(() if function.__annotations__.get("return", "") in (None, "None") else ("Returns",)),
         *(("Raises",) if raises else ()),
         *(("Properties", "Example", "References") if mathematical else ()),
     )
     found += [f"has no section {name}" for name in needed if not parts.get(name, "").strip()]
     if mathematical and ">>>" not in parts.get("Example", ""):
         found.append("Example holds nothing that runs")
-    if parameters and not SHAPE.search(docstring):
+    arrays = any("Array" in str(annotation) for annotation in function.__annotations__.values())
+    if (arrays or mathematical) and not SHAPE.search(docstring):
         found.append("names no shape")
     return found
 
@@ -115,7 +117,7 @@ def _required(function: Callable[..., Any]) -> set[str]:
 @pytest.mark.parametrize("name", functions())
 def test_function_docstring_is_complete(name: str) -> None:
     function = functions()[name]
-    assert not faults(function, mathematical=home(function) in MATHEMATICAL and name not in DECORATORS)
+    assert not faults(function, mathematical=home(function) in MATHEMATICAL and name not in HELPERS)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -126,21 +128,22 @@ def test_stated_shapes_are_those_of_a_call(name: str) -> None:
     assert not wrong_shapes(function, arguments, shapes_of_a_call(function, arguments))
 
 
-# What the functions of pgjax.exact are called with, where names mean the same throughout: S = 3, A = 2.
+# What the functions of pgjax.exact are called with, where names mean the same throughout: S = 8, A = 3.
+TABLE = jnp.full((8, 3), 1 / 3)
 PROCESS = {
-    "mdp": exact.three_state(),
-    "probs": jnp.full((3, 2), 0.5),
-    "behaviour": jnp.full((3, 2), 0.5),
-    "logits": jnp.zeros((3, 2)),
-    "action_value": jnp.zeros((3, 2)),
-    "value_estimate": jnp.zeros(3),
-    "state_weights": jnp.ones(3),
+    "mdp": exact.garnet8x3(),
+    "probs": TABLE,
+    "behaviour": TABLE,
+    "logits": TABLE,
+    "action_value": TABLE,
+    "value_estimate": jnp.zeros(8),
+    "state_weights": jnp.ones(8),
     "lam": 0.5,
     "k": 2,
     "num_steps": 2,
-    "params": jnp.zeros((3, 2)),
+    "params": TABLE,
     "policy_probs": jax.nn.softmax,
-    "matrix": jnp.zeros((5, 5)),
+    "matrix": jnp.zeros((4, 4)),
 }
 EXACT = [
     name
@@ -153,9 +156,14 @@ EXACT = [
 def test_stated_shapes_are_those_of_a_call_of_exact(name: str) -> None:
     function = functions()[name]
     arguments = {key: PROCESS[key] for key in inspect.signature(function).parameters if key in _required(function)}
-    if "over_time" in name:
+    if "horizon" in (inspect.getdoc(function) or ""):
         arguments["mdp"] = PROCESS["mdp"].replace(horizon=4)
-    assert not wrong_shapes(function, arguments, shapes_of_a_call(function, arguments))
+    try:
+        result = shapes_of_a_call(function, arguments)
+    except ValueError:  # without a horizon, then
+        arguments["mdp"] = PROCESS["mdp"]
+        result = shapes_of_a_call(function, arguments)
+    assert not wrong_shapes(function, arguments, result)
 
 
 def test_many_functions_of_exact_are_looked_at() -> None:
@@ -177,11 +185,7 @@ def test_class_and_its_methods_say_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        for name, x in functions().items()
-        if "trajectory" in inspect.signature(x).parameters and home(x) == "estimators"
-    ],
+    [name for name, x in functions().items() if hasattr(x, "per_trajectory")],
 )
 def test_estimator_says_its_sign(name: str) -> None:
     assert "descent" in (functions()[name].__doc__ or "").strip().split("\n")[0]
@@ -224,15 +228,15 @@ def test_a_complete_docstring_passes() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("number.\n\n    Shapes", "number\n\n    Shapes", "full stop"),
+        ("number.\n\nShapes", "number\n\nShapes", "full stop"),
         ("Scale a number", "Scales a number", "imperative"),
         ("Scale a number", "The scaled number", "imperative"),
         ("Shapes: scalars.", "Numbers.", "shape"),
-        ("        scale: the factor.\n", "", "does not describe scale"),
+        ("    scale: the factor.\n", "", "does not describe scale"),
         ("scale: the", "factor: the", "factor, which is no argument"),
         ("Returns:", "Gives:", "no section Returns"),
         ("Raises:", "Fails:", "no section Raises"),
-        ("        Linear.\n", "", "no section Properties"),
+        ("    Linear.\n", "", "no section Properties"),
         (">>> 2 * 3", "2 * 3", "nothing that runs"),
         ("References:", "Literature:", "no section References"),
         ("TypeError: if x is no number.", "TypeError: never by itself.", "filler"),
@@ -247,8 +251,9 @@ def test_an_incomplete_docstring_is_rejected(old: str, new: str, complaint: str)
             raise ValueError("scale must not be 0.")
         return good(x, scale=scale)
 
-    assert old in str(good.__doc__)
-    bad.__doc__ = str(good.__doc__).replace(old, new)
+    right = inspect.getdoc(good) or ""  # Python 3.13 takes the indent off, others do not
+    assert old in right
+    bad.__doc__ = right.replace(old, new)
     assert any(complaint in fault for fault in faults(bad, mathematical=True))
 
 
@@ -256,9 +261,8 @@ def test_a_variant_may_refer_to_the_arguments_of_another_function() -> None:
     def variant(x: float, *, discount: float, scale: float) -> float:
         return x * discount * scale
 
-    variant.__doc__ = str(good.__doc__).replace(
-        "        x: the number.\n", "        As `gae`, and:\n\n        x: the number.\n"
-    )
+    right = inspect.getdoc(good) or ""
+    variant.__doc__ = right.replace("    x: the number.\n", "    As `gae`, and:\n\n    x: the number.\n")
     assert faults(variant, mathematical=True) == []
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
+from pgjax._pytree import static as static
+from pgjax._pytree import validated_pytree as distribution  # noqa: F401  what every distribution is made by
 
 Array = jax.Array
 

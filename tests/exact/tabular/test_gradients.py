@@ -80,6 +80,21 @@ def test_all_forms_of_the_gradient_agree(case):
 
 
 @every_case
+def test_the_sensitivity_is_visits_times_advantages(case):
+    mdp, logits, probs = CASES[case](2)
+    if mdp.horizon is None:
+        value, q, visits = loop_values(mdp, probs, 400)
+        want = np.where(np.arange(len(probs))[:, None] < 4, visits[:, None] * (q - value[:, None]), 0.0)
+    else:
+        chain, want = (probs[:, :, None] * np.asarray(mdp.transition)).sum(1), 0.0
+        for t in range(mdp.horizon):
+            value, q, _ = loop_values(mdp, probs, mdp.horizon - t)
+            visits = float(mdp.discount) ** t * np.asarray(mdp.initial) @ np.linalg.matrix_power(chain, t)
+            want = want + visits[:, None] * (q - value[:, None])
+    close(forms(mdp, logits)["sensitivity"], want, atol=1e-11)
+
+
+@every_case
 def test_the_gradient_is_the_slope_of_the_objective(case):
     mdp, logits, _ = CASES[case](4)
     direction = np.sin(np.arange(float(logits.size))).reshape(logits.shape)

@@ -16,13 +16,15 @@ def average(mdp, logits):
         "autodiff": jax.grad(lambda x: exact.average_reward(mdp, jax.nn.softmax(x)))(logits),
         "theorem": exact.average_reward_gradient(mdp, logits),
         "of": exact.policy_gradient_of(mdp, logits, jax.nn.softmax, weights=weights),
+        "weights": weights,
         "discounted": exact.policy_gradient(mdp, logits),
     }
 
 
 def test_average_reward_gradient():
-    mdp, logits, _ = garnet(6)
+    mdp, logits, probs = garnet(6)
     got = numpy(average(mdp, logits))
+    close((probs * got["weights"]).sum(1), 0.0, atol=1e-14)
     close(got["theorem"], got["autodiff"], atol=1e-13)
     close(got["of"], got["autodiff"], atol=1e-13)
     errors = []

@@ -117,6 +117,13 @@ def test_a_terminal_state_that_is_never_reached_is_never_visited():
     close(exact.visitation(lonely, np.pad(probs, ((0, 1), (0, 0)))), [1, 1, 0, 0, np.inf, 0])
 
 
+def test_a_long_way_to_the_end_has_an_undiscounted_value():
+    """A corridor of nine states: whether it ends is seen although that takes more steps than a few doublings."""
+    transition = np.eye(9)[np.minimum(np.arange(9) + 1, 8)][:, None]
+    corridor = exact.TabularMDP(transition, np.where(np.arange(9) < 8, 1.0, 0.0)[:, None], np.eye(9)[0], 1.0)
+    close(exact.value(corridor, np.ones((9, 1))), np.arange(8.0, -1.0, -1.0))
+
+
 def test_an_episode_that_may_never_end_has_no_undiscounted_value():
     transition = np.zeros((3, 1, 3))
     transition[0, 0, 1:] = 0.5
