@@ -9,7 +9,7 @@ from types import ModuleType
 
 from pgjax import diagnostics, distributions, envs, expectation
 from pgjax._functions import bind
-from pgjax._types import Environment, Policy, RolloutState, Trajectory, Value
+from pgjax._types import Environment, Policy, RolloutState, Trajectory, Transition, Value
 from pgjax.baselines import batch_mean, init_moving_mean, leave_one_out, moving_mean, update_moving_mean, value_baseline
 from pgjax.comparison import compare_estimators, pair_statistics
 from pgjax.distributions import (
@@ -57,6 +57,7 @@ from pgjax.returns import (
     bootstrap_values,
     discount_weight,
     discounted_returns,
+    fold,
     gae,
     lambda_returns,
     n_step_returns,
@@ -80,6 +81,7 @@ __all__ = [
     "Surrogate",
     "TanhNormal",
     "Trajectory",
+    "Transition",
     "Value",
     "accumulate",
     "action_distribution",
@@ -104,6 +106,7 @@ __all__ = [
     "exact",
     "expectation",
     "expected_gradient",
+    "fold",
     "gae",
     "gpomdp",
     "init_moving_mean",

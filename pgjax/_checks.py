@@ -29,6 +29,11 @@ def widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def as_dtype_of(old: Array, new: Array) -> Array:
+    """Return new in the dtype of old, weak types made strong, so that what a loop carries never changes its type."""
+    return jnp.asarray(new, old.dtype)
+
+
 def as_floating(name: str, x: Any, *, ndim_at_least: int = 0) -> Array:
     """Return x as a floating array of at least float32; TypeError for another kind, ValueError if it is empty."""
     array = as_array(name, x)
@@ -118,6 +123,14 @@ def broadcast_to(name: str, x: Any, shape: tuple[int, ...], *, of: str) -> Array
         ) from error
 
 
+def as_divisor(name: str, x: Any, size: int, *, of: str) -> int:
+    """Return x as a Python int that divides `size`, the number of what `of` says."""
+    count = as_positive_int(name, x)
+    if size == 0 or size % count:
+        raise ValueError(f"{name}={count} must divide the {size} {of}. Choose a divisor of {size}.")
+    return count
+
+
 def require_shape(name: str, x: Any, shape: Sequence[int], axes: str = "", *, of: str = "") -> None:
     """Raise unless x has exactly `shape`: that of the argument `of`, or of the named `axes`, such as "[S, A]"."""
     if jnp.shape(x) != tuple(shape):
@@ -146,6 +159,15 @@ def require_trailing_shape(name: str, array: Any, expected: Sequence[int], *, of
         )
 
 
+def require_leading_shape(name: str, x: Any, shape: Sequence[int], *, of: str) -> None:
+    """Raise unless the first axes of x are those of the argument `of`."""
+    if jnp.shape(x)[: len(shape)] != tuple(shape):
+        raise ValueError(
+            f"{name} must start with the shape of {of}, {list(shape)}, got {list(jnp.shape(x))}. "
+            "Arrays are time-major: [T, B, ...]."
+        )
+
+
 def require_one_each(name: str, x: Any, batch: Sequence[int]) -> None:
     """Raise unless x is one number for each environment."""
     if jnp.shape(x) != tuple(batch):
@@ -161,6 +183,16 @@ def require_nonempty(name: str, array: Array) -> None:
         raise ValueError(
             f"{name} is empty, shape {list(array.shape)}: at least one step and one environment are needed."
         )
+
+
+def require_differentiable(name: str, tree: Any) -> None:
+    """Raise unless every leaf of a pytree is floating, so that it can be differentiated with respect to."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} must have a floating dtype, got {jnp.result_type(leaf)}: the "
+                "gradient is taken with respect to every leaf. Keep counters apart, or hand them in with pg.bind."
+            )
 
 
 def require_same_structure(name: str, x: Any, expected: Any, *, of: str) -> None:

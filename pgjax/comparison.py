@@ -60,7 +60,7 @@ class NoiseDifference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Every estimator by name, and by name what sets it apart from the first."""
+    """Every estimator by name, and by name its difference from the first."""
 
     noise: dict[str, EstimatorNoise]
     difference: dict[str, NoiseDifference]
@@ -158,7 +158,7 @@ def compare_estimators(
         ValueError: if num_pairs < 2, estimators is empty, a name lacks its steps, or an estimate is not like params.
 
     Properties:
-        Not compiled itself: it compiles each estimator, runs it and looks at the clock, apart for both. What two
+        Not compiled itself: it compiles each estimator and runs it, and measures the time of each apart. What two
         estimators share on the same keys, such as whole rollouts, drops out of their difference, whose interval is then
         narrower than that of two separate runs. Intervals are normal ones: take 30 pairs or more.
 
@@ -177,7 +177,7 @@ def compare_estimators(
     """
     if isinstance(key, jax.core.Tracer) or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
         raise TypeError(
-            "compare_estimators must be called outside jit and vmap, because it looks at the clock, got a traced "
+            "compare_estimators must be called outside jit and vmap, because it measures time, got a traced "
             "argument. Inside, use pair_statistics."
         )
     num_pairs = _checks.as_positive_int("num_pairs", num_pairs, at_least=2)

@@ -1,4 +1,4 @@
-"""What judges an estimator while it runs: noise of gradients, and how far a policy has moved."""
+"""Figures to watch in a run: the noise of gradients, the fit of a value, and how far a policy has moved."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._ratios import MAX_LOG_RATIO
 from pgjax._types import Params
 
 Array = jax.Array
@@ -46,8 +47,8 @@ def signal_to_noise(contributions: Params) -> Array:
         contributions: gradients of N >= 2 trajectories, from an estimator's `per_trajectory`.
 
     Returns:
-        scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, when the signal
-        drowns; 0 if every contribution is 0; infinite if all are equal and not 0; NaN if one is.
+        scalar float, dimensionless; N times it is that of the mean of N. It may come out below 0, where noise
+        dominates; 0 if every contribution is 0; infinite if all are equal and not 0; NaN if one is.
 
     Raises:
         ValueError: if there are fewer than two.
@@ -149,7 +150,7 @@ def approximate_kl(log_ratio: Array) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), 20.0)
+    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), MAX_LOG_RATIO)
     # Near ratio 1 the two terms cancel to x²/2 and float32 would lose it, sign and all: the series does not.
     near = jnp.abs(x) < 0.01
     series = 0.5 * jnp.square(x) * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
@@ -174,8 +175,59 @@ def clip_fraction(log_ratio: Array, *, clip: Array | float = 0.2) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    log_ratio = jnp.clip(_checks.as_floating("log_ratio", log_ratio), -20.0, 20.0)
-    return jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype))
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    return jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > clip, dtype=log_ratio.dtype)
+
+
+@compiled()
+def bound_fraction(log_ratio: Array) -> Array:
+    """Compute the share of log-ratios beyond ±20, the bound at which losses and returns take them as ±20.
+
+        mean of 1[not |log ρ| <= 20]
+
+    The losses of such steps are constants, without gradient.
+
+    Shapes: log_ratio [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats.
+
+    Returns:
+        scalar float in [0, 1]; NaN counts as beyond the bound.
+
+    Raises:
+        TypeError: if log_ratio is not floating.
+    """
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    return jnp.mean(~(jnp.abs(log_ratio) <= MAX_LOG_RATIO), dtype=log_ratio.dtype)
+
+
+@compiled()
+def lost_gradient_fraction(log_ratio: Array, advantage: Array) -> Array:
+    """Compute the share of steps whose PPO loss should lower the ratio but has lost its gradient to the bound of 20.
+
+        mean of 1[A < 0 and log ρ > 20]
+
+    PPO does not clip a ratio that rises where the advantage is negative. Beyond the bound on log-ratios the loss of
+    such a step is the constant exp(20) |A|, about 5e8 |A|.
+
+    Shapes: log_ratio, advantage [...]; result scalar.
+
+    Args:
+        log_ratio: [...] float, nats, log π(a|s) - log π_old(a|s).
+        advantage: [...] float, the weight of each step; only its sign counts.
+
+    Returns:
+        scalar float in [0, 1]; anything but 0 asks for smaller steps.
+
+    Raises:
+        TypeError: if an argument is not floating.
+        ValueError: if shapes differ.
+    """
+    log_ratio = _checks.as_floating("log_ratio", log_ratio)
+    advantage = _checks.as_floating("advantage", advantage)
+    _checks.require_same_shape("log_ratio", log_ratio.shape, advantage=advantage)
+    return jnp.mean((advantage < 0) & (log_ratio > MAX_LOG_RATIO), dtype=log_ratio.dtype)
 
 
 @compiled()

@@ -1,4 +1,4 @@
-"""Minibatches: shuffles that cost next to nothing, epochs, and micro-batches for gradients that do not fit."""
+"""Minibatches: cheap shuffles, epochs over a batch, and micro-batches for gradients that do not fit in memory."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._types import RolloutState, Trajectory
 
 Array = jax.Array
 
@@ -49,7 +50,8 @@ def permutation(key: Array, *, size: int, method: Literal["hash", "sort"] = "has
     words = jax.random.bits(key, (num_rounds, 2, 3), jnp.uint32)
     index = _move(jnp.arange(size, dtype=jnp.uint32), words, table)
     if size < math.prod(table):
-        # What lands in a cell left over moves on until it lands inside; seen from those cells, it is few.
+        # An index that lands in a cell beyond size is moved again until it lands below. Moving those few cells
+        # backwards finds which ones they are.
         beyond = jnp.arange(size, math.prod(table), dtype=jnp.uint32)
         source = _move_back(beyond, words, table)
         inside = jax.lax.while_loop(
@@ -146,7 +148,7 @@ def epochs(
 
 
 @compiled("function", "num_microbatches", "axis")
-def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: int, axis: int = 0) -> Any:
+def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: int, axis: int | None = None) -> Any:
     """Average a function over micro-batches, one after the other, where the whole batch does not fit.
 
         1/M Σ_m f(data_m)
@@ -157,7 +159,8 @@ def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: i
         function: function(microbatch) -> a pytree of arrays, for instance a gradient; static.
         data: a pytree whose leaves share the length N of axis.
         num_microbatches: M, at least 1; must divide N; static.
-        axis: the axis to split; static.
+        axis: the axis to split; static. It may be left out where data holds a `Trajectory` or a `RolloutState`,
+            whose environments are split: axis 1 of the one, axis 0 of the other. It must be given otherwise.
 
     Returns:
         The mean over micro-batches, gathered in at least float32: for a gradient that averages over axis, that of the
@@ -165,10 +168,23 @@ def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: i
 
     Raises:
         TypeError: if num_microbatches is not an int.
-        ValueError: if it does not divide N, or the lengths differ.
+        ValueError: if it does not divide N, if the lengths differ, or if axis is needed.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> batch = jnp.arange(6.0)
+        >>> print(pg.accumulate(jnp.mean, batch, num_microbatches=3, axis=0))
+        2.5
     """
     _checks.require_callable("function", function)
     num_microbatches = _checks.as_positive_int("num_microbatches", num_microbatches)
+    axis = _axis_of_environments(data) if axis is None else axis
+    for leaf in jax.tree.leaves(data):
+        if not -jnp.ndim(leaf) <= axis < jnp.ndim(leaf):
+            raise ValueError(
+                f"every leaf of data must have the axis {axis}, got shape {list(jnp.shape(leaf))}. "
+                "Choose another axis, or bind what is not to be split to function."
+            )
     moved = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), data)
     _common_rows(moved, 1, num_microbatches, "num_microbatches")
     parts = jax.tree.map(lambda x: x.reshape((num_microbatches, -1, *x.shape[1:])), moved)
@@ -179,9 +195,22 @@ def accumulate(function: Callable[[Any], Any], data: Any, *, num_microbatches: i
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, function(restore(part))), None
 
-    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), one), parts)
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros_like(x, wide(x)), one), parts)
     keep = lambda x: x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else wide(x)  # noqa: E731
     return jax.tree.map(lambda t, x: (t / num_microbatches).astype(keep(x)), total, one)
+
+
+def _axis_of_environments(data: Any) -> int:
+    """The batch axis of the trajectories or rollout states in a pytree."""
+    known = {Trajectory: 1, RolloutState: 0}
+    nodes = jax.tree.leaves(data, is_leaf=lambda x: type(x) in known)
+    axes = {known[type(x)] for x in nodes if type(x) in known}
+    if len(axes) != 1:
+        raise ValueError(
+            f"axis is required where data holds {'trajectories and states' if axes else 'no Trajectory'}: pass axis=1 "
+            "for arrays [T, B, ...], whose axis 0 is time, and axis=0 for rows [N, ...]."
+        )
+    return axes.pop()
 
 
 def _common_rows(data: Any, num_axes: int, parts: int, name: str) -> int:
@@ -192,6 +221,5 @@ def _common_rows(data: Any, num_axes: int, parts: int, name: str) -> int:
             "Set num_axes to the number of axes that hold rows."
         )
     size = math.prod(shapes.pop())
-    if size == 0 or size % parts:
-        raise ValueError(f"{name}={parts} must divide the {size} rows of data. Choose a divisor of {size}.")
+    _checks.as_divisor(name, parts, size, of="rows of data")
     return size

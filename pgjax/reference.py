@@ -123,8 +123,9 @@ def reference_gradient(
         first = index * block
         return _merge(moments, jax.lax.fori_loop(first, jnp.minimum(first + block, num_batches), one, nothing))
 
-    zeros = jax.eval_shape(flat, like)
-    nothing = _Moments(jnp.zeros((), zeros.dtype), *(jnp.zeros(zeros.shape, zeros.dtype) for _ in range(2)))
+    # zeros_like keeps the type that the estimate has inside shard_map: the carry of a loop needs it from the start.
+    zeros = jnp.zeros_like(jax.eval_shape(flat, like))
+    nothing = _Moments(jnp.zeros((), zeros.dtype), zeros, zeros)
     moments = jax.lax.fori_loop(0, -(-num_batches // block), many, nothing)
     spread, back = moments.squares / (num_batches - 1), unflatten(like)
     return GradientReference(

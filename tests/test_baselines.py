@@ -44,6 +44,18 @@ def test_leave_one_out_is_the_mean_of_the_others(g: Any, mask: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("other", [1e9, -1e9, np.inf, np.nan])
+def test_what_does_not_count_costs_leave_one_out_no_digits(other: float) -> None:
+    g, mask = jnp.array([1.0, 2.0, 3.0, other], jnp.float32), jnp.array([True, True, True, False])
+    np.testing.assert_allclose(pg.leave_one_out(g, mask), [2.5, 2.0, 1.5, 2.0], rtol=1e-6)
+
+
+def test_equal_returns_have_themselves_as_the_mean_of_the_others() -> None:
+    for constant in (0.1, 1e6 + 0.1, -3e-7):
+        g = jnp.full((2, 7), constant, jnp.float32)
+        np.testing.assert_array_equal(pg.leave_one_out(g), g)
+
+
 def test_leave_one_out_does_not_see_its_own_return() -> None:
     g = jnp.array([[1.0, 2.0, 6.0], [3.0, -1.0, 0.5]])
     jacobian = jax.jacobian(pg.leave_one_out)(g)

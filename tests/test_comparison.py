@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pgjax as pg
-from pgjax import exact
+from pgjax import comparison, exact
 from pgjax.comparison import compare_estimators, pair_statistics
 
 close = np.testing.assert_allclose
@@ -65,6 +65,47 @@ def test_known_noise_is_measured():
     close(width, 2 * 1.96 * 4.0 * np.sqrt(8 / 4000), rtol=0.15)
     assert result.noise["quiet"].reference_cosine.low > result.noise["loud"].reference_cosine.high
     assert result.noise["quiet"].cosine.low > result.noise["loud"].cosine.high
+
+
+def interval(x):
+    """Mean ± 1.96 standard errors."""
+    x = np.asarray(x, np.float64)
+    half = 1.96 * np.sqrt(np.sum((x - x.mean()) ** 2) / (len(x) - 1) / len(x))
+    return x.mean(), x.mean() - half, x.mean() + half
+
+
+def test_every_interval_is_that_of_numpy_on_the_statistics(monkeypatch):
+    """The clock is played: 5 s of compilation and 12 s for 6 pairs, then 7 s and 24 s."""
+    ticks = iter([0.0, 5.0, 17.0, 100.0, 107.0, 131.0])
+    monkeypatch.setattr(comparison.time, "perf_counter", lambda: next(ticks))
+    params, steps = jnp.array([1.0, -2.0, 0.5]), {"first": 10, "second": 3}
+    result = compare_estimators(
+        jax.random.key(4),
+        params,
+        estimators={"first": noisy(0.7), "second": lambda k, p: 0.5 * p + noisy(0.4)(jax.random.fold_in(k, 1), p)},
+        num_pairs=6,
+        reference=params + 0.3,
+        steps_per_estimate=steps,
+    )
+    rows = {name: jax.tree.map(lambda x: np.asarray(x, np.float64), s) for name, s in result.statistics.items()}
+    for name, seconds, compile_seconds in (("first", 1.0, 5.0), ("second", 2.0, 7.0)):
+        noise, row = result.noise[name], rows[name]
+        assert (noise.seconds, noise.compile_seconds) == (seconds, compile_seconds)
+        close(noise.cosine, interval(row.cosine), rtol=1e-5)
+        close(noise.reference_cosine, interval(row.reference_cosine), rtol=1e-5)
+        close(noise.variance, interval(row.variance), rtol=1e-5)
+        close(noise.variance_per_step, interval(steps[name] * row.variance), rtol=1e-5)
+        close(noise.variance_per_second, interval(seconds * row.variance), rtol=1e-5)
+        # To first order the ratio of two means errs as the mean of signal - ratio * variance, over the mean variance.
+        ratio = row.signal.mean() / row.variance.mean()
+        half = interval(row.signal - ratio * row.variance)[2] / row.variance.mean()
+        close(noise.signal_to_noise, (ratio, ratio - half, ratio + half), rtol=1e-5)
+    first, second, difference = rows["first"], rows["second"], result.difference["second"]
+    assert list(result.difference) == ["second"]
+    close(difference.cosine, interval(second.cosine - first.cosine), rtol=1e-4)
+    close(difference.reference_cosine, interval(second.reference_cosine - first.reference_cosine), rtol=1e-4)
+    close(difference.variance, interval(second.variance - first.variance), rtol=1e-4)
+    close(difference.variance_per_step, interval(3 * second.variance - 10 * first.variance), rtol=1e-4)
 
 
 def test_every_estimator_sees_the_same_keys():

@@ -178,6 +178,21 @@ def test_clip_fraction_counts_both_sides() -> None:
     close(d.clip_fraction(jnp.log(ratio), clip=0.6), 1 / 7)
 
 
+def test_steps_beyond_the_bound_on_log_ratios_are_counted() -> None:
+    """The bound is where the loss of PPO with a negative advantage loses its gradient."""
+    log_ratio = jnp.array([0.0, 19.9, 20.1, 1e4, -19.9, -20.1, jnp.inf, jnp.nan])
+    advantage = jnp.array([-1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0])
+    assert d.bound_fraction(log_ratio) == 5 / 8
+    assert d.bound_fraction(log_ratio[:2]) == 0
+    assert d.lost_gradient_fraction(log_ratio, advantage) == 2 / 8
+    finite = log_ratio[:6]
+    slope = jax.grad(lambda x: pg.ppo_clip_loss(x, advantage[:6]).sum())(finite)
+    lost = (slope == 0) & (advantage[:6] < 0) & (finite > 0)
+    assert d.lost_gradient_fraction(finite, advantage[:6]) == lost.mean()
+    with pytest.raises(ValueError, match=r"advantage must have the shape of log_ratio, \[2\], got \[3\]"):
+        d.lost_gradient_fraction(jnp.zeros(2), jnp.zeros(3))
+
+
 @given(hnp.arrays(np.float64, (2, 4), elements=st.floats(-30, 30)), st.floats(-1e5, 1e5))
 @settings(max_examples=25, deadline=None)
 def test_effective_sample_size_agrees_with_numpy_whatever_the_common_factor(log_weight: Any, shift: float) -> None:
@@ -196,6 +211,6 @@ def test_effective_sample_size_of_extreme_weights() -> None:
     close(d.effective_sample_size(jnp.array([0.0, -jnp.inf, 0.0])), 2.0)
     with pytest.raises(ValueError, match="log_weight is empty"):
         d.effective_sample_size(jnp.zeros(0))
-    for function in (d.effective_sample_size, d.approximate_kl, d.clip_fraction):
+    for function in (d.effective_sample_size, d.approximate_kl, d.clip_fraction, d.bound_fraction):
         with pytest.raises(TypeError, match="must have a floating dtype"):
             function(jnp.ones(3, int))

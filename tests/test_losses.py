@@ -87,6 +87,19 @@ def test_extreme_log_ratios_are_finite(dtype: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_log_ratios_are_bounded_at_20_nats_and_have_no_gradient_beyond(sign: float) -> None:
+    """A negative advantage with a ratio that has run away: the loss is exp(20) |A|, and nothing brings it back."""
+    log_ratio = sign * jnp.array([19.0, 20.5, 1e4])
+    advantage, ratio = jnp.array([-2.0, -2.0, -2.0]), np.exp(sign * np.array([19.0, 20.0, 20.0]))
+    for loss in (
+        functools.partial(pg.ppo_clip_loss, clip=1.0, clip_upper=1e12),
+        functools.partial(pg.kl_penalty_loss, kl=jnp.zeros(3), coefficient=1.0),
+    ):
+        np.testing.assert_allclose(loss(log_ratio, advantage), 2.0 * ratio, rtol=1e-12)
+        np.testing.assert_allclose(slope(loss, log_ratio, advantage), [2.0 * ratio[0], 0.0, 0.0], rtol=1e-12)
+
+
 def test_the_kl_penalty_has_no_gradient_at_the_old_policy() -> None:
     logits = jnp.asarray(np.random.default_rng(1).normal(size=(6, 4)))
     action, advantage = jnp.array([0, 1, 2, 3, 1, 0]), jnp.zeros(6)

@@ -90,6 +90,14 @@ def test_scalar_rates_equal_arrays_full_of_them(name: str) -> None:
     check(call(case.function, case, {**data, "discount": 0.9, "lam": 0.7}), call(case.function, case, full))
 
 
+@every_case
+def test_float32_stays_float32_beside_rates_that_are_numbers(name: str) -> None:
+    case = CASES[name]
+    data = {key: x.astype(np.float32) if x.dtype == float else x for key, x in window(1, 9, 5).items()}
+    results = jax.eval_shape(lambda: call(case.function, case, {**data, "discount": 0.9, "lam": 0.7}))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(results))
+
+
 @pytest.mark.parametrize("name", ["discounted_returns", "lambda_returns", "gae", "vtrace", "retrace", "upgo"])
 def test_parallel_in_time_equals_the_scan(name: str) -> None:
     case, data = CASES[name], window(2, 9, 5)
@@ -106,6 +114,35 @@ def test_affine_recurrence_equals_the_loop(size: int, reverse: bool, method: Any
     for t in range(size)[:: -1 if reverse else 1]:
         x = expected[t] = u[t] + w[t] * x
     check(pg.affine_recurrence(u, w, initial=start, reverse=reverse, method=method), expected)
+
+
+def test_upgo_follows_where_the_step_is_exactly_as_good_as_expected() -> None:
+    """Whole numbers, so that q equals v in about a fifth of the rows."""
+    data = {name: np.round(x) for name, x in window(12, 40, 8).items() if name in ("reward", "value", "next_value")}
+    data |= {"terminated": np.zeros((40, 8), bool), "truncated": np.zeros((40, 8), bool), "discount": np.ones((40, 8))}
+    ties = data["reward"] + data["next_value"] == data["value"]
+    assert 0.1 < ties[1:].mean() < 0.4
+    case = CASES["upgo"]
+    check(call(case.function, case, data), by_columns(case, data))
+    given = np.append(data["value"][1:], data["value"][-1:], 0)  # every estimate of the next action is a tie
+    complete = call(pg.discounted_returns, CASES["discounted_returns"], data)
+    check(call(case.function, case, data, next_action_value=given), complete)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_log_ratios_are_bounded_at_20_nats(sign: float) -> None:
+    data = {**window(13, 2, 3, ends=0.0), "log_ratio": sign * np.array([[19.0, 20.5, 1e4]] * 2)}
+    bounded = {**data, "log_ratio": sign * np.array([[19.0, 20.0, 20.0]] * 2)}
+    case = CASES["vtrace, no clips"]
+    target, advantage = call(case.function, case, data)
+    want_target, want_advantage = by_columns(case, bounded)
+    check(target - data["value"], want_target - data["value"], rtol=1e-6, atol=0)
+    check(advantage, want_advantage, rtol=1e-10, atol=0)
+    if sign < 0:  # above 1 the trace of Retrace is 1 whatever the ratio is
+        data, bounded = ({**x, "reward": 1e12 * x["reward"]} for x in (data, bounded))
+        case = CASES["retrace"]
+        check(call(case.function, case, data)[0], by_columns(case, bounded)[0], rtol=1e-13, atol=0)
+        assert np.all(by_columns(case, data)[0, 1:] != by_columns(case, bounded)[0, 1:])
 
 
 def boundary_example() -> dict[str, Any]:

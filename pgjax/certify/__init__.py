@@ -1,20 +1,32 @@
-"""Certificates: the measured bias and variance of an estimator against the exact gradient."""
+"""Certificates: the measured bias and variance of estimators and rules against the exact gradient.
 
-from pgjax.certify.candidate import Candidate
-from pgjax.certify.certificate import Certificate, Cost, SamplingTest, VarianceTerms
-from pgjax.certify.cost import measure_cost
-from pgjax.certify.lqr_problem import LQRProblem, lqr_problem
-from pgjax.certify.measure import certify, certify_all
-from pgjax.certify.problem import TabularProblem
-from pgjax.certify.problems import certificate_problems
-from pgjax.certify.registry import registry
-from pgjax.certify.sampling import sample_trajectories
-from pgjax.certify.tabular import in_time, shared_policy, table_policy, tabular_problem
+The rooms follow one another as the work does: `problems` say what is true, `candidates` what is claimed, `measure` runs
+the one on the other, and a `certificate` holds what came out and says it in words. The page of the documentation is
+made from certificates by `make certificates`.
+"""
+
+from pgjax.certify.candidates import Candidate, registry
+from pgjax.certify.certificate import Certificate, Certificates, Cost, SamplingTest, VarianceTerms
+from pgjax.certify.measure import certify, certify_all, measure_cost, sample_trajectories
+from pgjax.certify.problems import (
+    ExpectationProblem,
+    LQRProblem,
+    TabularProblem,
+    certificate_problems,
+    expectation_problem,
+    in_time,
+    lqr_problem,
+    shared_policy,
+    table_policy,
+    tabular_problem,
+)
 
 __all__ = [
     "Candidate",
     "Certificate",
+    "Certificates",
     "Cost",
+    "ExpectationProblem",
     "LQRProblem",
     "SamplingTest",
     "TabularProblem",
@@ -22,6 +34,7 @@ __all__ = [
     "certificate_problems",
     "certify",
     "certify_all",
+    "expectation_problem",
     "in_time",
     "lqr_problem",
     "measure_cost",

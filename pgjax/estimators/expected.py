@@ -83,7 +83,7 @@ def expected_gradient(
         distribution = action_distribution(params, t, policy=policy, state=state)
         return -weighted(rule.given(noise, distribution, lambda action: critic(t.obs, action)), weight)
 
-    weight = weighted(jnp.ones_like(trajectory.reward), step_weight)
+    weight = weighted(jnp.ones_like(_checks.widened(trajectory.reward)), step_weight)
     return Surrogate(loss, (weight, noise or {}), mask, state)
 
 

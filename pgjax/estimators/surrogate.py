@@ -16,6 +16,10 @@ from pgjax._types import Params, RolloutState, Trajectory
 
 Array = jax.Array
 P = ParamSpec("P")
+DATA = ("trajectory", "state", "data")
+"""What the second argument of an estimator may be called."""
+FUNCTIONS = {"policy", "value", "critic"}
+"""Arguments that are functions wherever they stand, so that anything else can be refused by name."""
 Data = Trajectory | RolloutState
 
 
@@ -105,15 +109,19 @@ def estimator(*selects: Any, unit_interval: tuple[str, ...] = ()) -> Any:
 def _make(body: Callable[..., Any], selects: tuple[str, ...], unit_interval: tuple[str, ...]) -> Any:
     signature = inspect.signature(body)
     first, second = (*signature.parameters, "", "")[:2]
-    if first != "params" or second not in ("trajectory", "state"):
+    if first != "params" or second not in DATA:
         raise TypeError(
             f"an estimator must take (params, trajectory, *, ...) or (params, state, *, ...), {body.__name__} takes "
             f"{', '.join(signature.parameters) or 'nothing'}."
         )
+    wanted = signature.parameters[second].annotation
+    classes = (wanted,) if wanted in (Trajectory, RolloutState) else (Trajectory, RolloutState)
     seen: set[Any] = set()  # shapes whose axes have been looked at
 
     def form_of(arguments: dict[str, Any]) -> tuple[Params, Data, Surrogate | Contributions]:
-        return arguments["params"], arguments[second], _form(body, arguments, second)
+        remedy = f"{body.__name__} takes (params, {second}), in this order."
+        _checks.require_instance(second, arguments[second], classes, remedy=remedy)
+        return arguments["params"], arguments[second], _form(body, arguments, arguments[second])
 
     def mean(**arguments: Any) -> tuple[Params, GradientInfo]:
         params, data, form = form_of(arguments)
@@ -148,6 +156,8 @@ def _make(body: Callable[..., Any], selects: tuple[str, ...], unit_interval: tup
         @functools.wraps(body)
         def call(*args: Any, **kwargs: Any) -> Any:
             _look_at_axes(kwargs.get(second, args[1] if len(args) > 1 else None), seen)
+            for key in FUNCTIONS & kwargs.keys():
+                _checks.require_callable(key, kwargs[key])
             return program(*args, **kwargs)
 
         call.__signature__ = signature.replace(return_annotation=result)  # type: ignore[attr-defined]
@@ -167,14 +177,9 @@ def batch_shape(data: Data) -> tuple[int, ...]:
     return data.step.shape if isinstance(data, RolloutState) else data.reward.shape[1:]
 
 
-def _form(body: Callable[..., Any], arguments: dict[str, Any], second: str) -> Surrogate | Contributions:
+def _form(body: Callable[..., Any], arguments: dict[str, Any], data: Data) -> Surrogate | Contributions:
     """What is minimised, its targets made constants; or what each trajectory adds."""
-    data = arguments[second]
-    remedy = "Estimators take (params, trajectory), in this order."
-    wanted: Any = Trajectory if second == "trajectory" else RolloutState
-    _checks.require_instance(
-        second, data, (Trajectory, RolloutState) if second == "trajectory" else wanted, remedy=remedy
-    )
+    _checks.require_differentiable("params", arguments["params"])
     if isinstance(data, Trajectory):
         reward = _checks.as_floating("trajectory.reward", data.reward, ndim_at_least=1)
         _checks.as_boolean("trajectory.terminated", data.terminated, like=reward)

@@ -10,7 +10,8 @@ from pgjax._types import Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import log_prob_of
 from pgjax.returns import bootstrap_values
 from pgjax.rollout import apply_policy
-from pgjax.rollout.policies import restarted, unroll
+from pgjax.rollout._episodes import restarted
+from pgjax.rollout.policies import unroll
 
 Array = jax.Array
 
@@ -118,11 +119,11 @@ def _unrolled(params: Params, trajectory: Trajectory, policy: Policy, state: Any
 
 
 def _recurrent_value(extras: Any, trajectory: Trajectory) -> Array:
-    if jnp.shape(extras) != trajectory.reward.shape:
+    if getattr(extras, "shape", None) != trajectory.reward.shape:
         raise ValueError(
             "a recurrent policy that is trained with a critic must return its value as its extras, (distribution, "
             f"value, policy_state), one number for each step, shape {list(trajectory.reward.shape)}; got "
-            f"{jax.tree.map(jnp.shape, extras)}."
+            f"{jax.tree.map(jnp.shape, extras) if extras is not None else 'no extras'}."
         )
     return extras
 
@@ -130,8 +131,8 @@ def _recurrent_value(extras: Any, trajectory: Trajectory) -> Array:
 def _last_value(params: Params, trajectory: Trajectory, value: Value, state: Any, last_obs: Any, memory: Any) -> Array:
     if trajectory.truncation_value is None or last_obs is None:
         raise ValueError(
-            "trajectory keeps no next_obs: truncation_value=value in rollout and last_obs=state.obs after it are needed "
-            "to bootstrap a recurrent policy. Pass both, or keep next_obs."
+            "trajectory keeps no next_obs: to bootstrap a recurrent policy, truncation_value=value is needed in "
+            "rollout, and last_obs=state.obs from after it. Pass both, or keep next_obs."
         )
     last = jax.tree.map(lambda x: x[-1], memory)
     return value(params, last_obs, restarted(trajectory.done[-1], state.start_policy_state, last))

@@ -1,16 +1,15 @@
-"""Targets for data that another policy collected, and returns that follow only good luck."""
+"""Targets for data that another policy collected, and the upgoing return."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.returns.recurrence import Method, affine_recurrence, window
+from pgjax._ratios import ratio_of
+from pgjax.returns._window import checked_window, next_row
+from pgjax.returns.recurrence import Method, affine_recurrence, weigh
 
 Array = jax.Array
-
-# exp(20) is 5e8: beyond that a ratio carries no information and its products overflow float32.
-_MAX_LOG_RATIO = 20.0
 
 
 @compiled("method", unit_interval=("discount", "lam"))
@@ -62,7 +61,7 @@ def vtrace(
     Properties:
         On-policy with ρ̄, c̄ >= 1 the target is the λ-return and the advantage is GAE(λ). The fixed point of
         the target is the value of the policy proportional to min(ρ̄ μ, π), whatever λ and c̄ are.
-        Differentiable; the caller stops the gradients. Time and memory O(T).
+        Differentiable; the caller stops the gradients. NaN and infinity do not cross a cut. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -75,7 +74,7 @@ def vtrace(
         Espeholt et al. (2018), IMPALA: scalable distributed deep-RL with importance weighted
         actor-learner architectures, eq. 1 and Remark 1.
     """
-    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = checked_window(reward, next_value, terminated, truncated, discount)
     value = _checks.as_floating("value", value)
     log_ratio = _checks.as_floating("log_ratio", log_ratio)
     _checks.require_same_shape("reward", reward.shape, value=value, log_ratio=log_ratio)
@@ -83,13 +82,13 @@ def vtrace(
     clip_rho = _checks.as_scalar_or_shape("clip_rho", clip_rho, reward.shape)
     clip_c = _checks.as_scalar_or_shape("clip_c", clip_c, reward.shape)
     clip_pg_rho = _checks.as_scalar_or_shape("clip_pg_rho", clip_pg_rho, reward.shape)
-    rho = _ratio(log_ratio)
-    delta = jnp.minimum(clip_rho, rho) * (reward + discount_t * next_value - value)
-    correction = affine_recurrence(delta, discount_t * (1.0 - cut) * lam * jnp.minimum(clip_c, rho), method=method)
-    target = value + correction
-    mixed = lam * _next_row(target) + (1.0 - lam) * next_value
-    bootstrap = jnp.where(cut > 0, next_value, mixed)
-    advantage = jnp.minimum(clip_pg_rho, rho) * (reward + discount_t * bootstrap - value)
+    rho = ratio_of(log_ratio)
+    delta = weigh(jnp.minimum(clip_rho, rho), reward + weigh(discount_t, next_value) - value)
+    trace = jnp.where(cut, 0.0, lam * jnp.minimum(clip_c, rho))
+    target = value + affine_recurrence(delta, discount_t * trace, method=method)
+    mixed = weigh(lam, next_row(target)) + weigh(1.0 - lam, next_value)
+    error = reward + weigh(discount_t, jnp.where(cut, next_value, mixed)) - value
+    advantage = weigh(jnp.minimum(clip_pg_rho, rho), error)
     return target, advantage
 
 
@@ -135,7 +134,7 @@ def retrace(
 
     Properties:
         Fixed point Q of π for every λ and every behaviour policy with support. Differentiable; the caller
-        stops the gradients. Time and memory O(T).
+        stops the gradients. NaN and infinity do not cross a cut. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -146,16 +145,16 @@ def retrace(
     References:
         Munos, Stepleton, Harutyunyan and Bellemare (2016), Safe and efficient off-policy reinforcement learning.
     """
-    reward, next_state_value, discount_t, cut = window(
+    reward, next_state_value, discount_t, cut = checked_window(
         reward, next_state_value, terminated, truncated, discount, next_value_name="next_state_value"
     )
     action_value = _checks.as_floating("action_value", action_value)
     log_ratio = _checks.as_floating("log_ratio", log_ratio)
     _checks.require_same_shape("reward", reward.shape, action_value=action_value, log_ratio=log_ratio)
-    trace = _checks.as_scalar_or_shape("lam", lam, reward.shape) * jnp.minimum(1.0, _ratio(log_ratio))
-    error = reward + discount_t * next_state_value - action_value
-    correction = affine_recurrence(error, discount_t * (1.0 - cut) * _next_row(trace), method=method)
-    return action_value + correction
+    trace = _checks.as_scalar_or_shape("lam", lam, reward.shape) * jnp.minimum(1.0, ratio_of(log_ratio))
+    trace = jnp.where(cut, 0.0, next_row(trace))
+    error = reward + weigh(discount_t, next_state_value) - action_value
+    return action_value + affine_recurrence(error, discount_t * trace, method=method)
 
 
 @compiled("method", unit_interval=("discount",))
@@ -196,7 +195,8 @@ def upgo(
         ValueError: if shapes differ, if the window is empty, or if discount is a number outside [0, 1].
 
     Properties:
-        Biased upwards by construction. Differentiable except where q equals v. Time and memory O(T).
+        Biased upwards by construction. Differentiable except where q equals v. NaN and infinity do not cross a cut; a
+        NaN in q or v is followed. Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -207,20 +207,13 @@ def upgo(
     References:
         Vinyals et al. (2019), Grandmaster level in StarCraft II using multi-agent reinforcement learning, methods.
     """
-    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = checked_window(reward, next_value, terminated, truncated, discount)
     value = _checks.as_floating("value", value)
+    one_step = reward + weigh(discount_t, next_value)
     if next_action_value is None:
-        next_action_value = _next_row(reward + discount_t * next_value)
+        next_action_value = next_row(one_step)
     next_action_value = _checks.as_floating("next_action_value", next_action_value)
     _checks.require_same_shape("reward", reward.shape, value=value, next_action_value=next_action_value)
-    follow = (1.0 - cut) * (next_action_value >= _next_row(value))
-    return affine_recurrence(reward + discount_t * (1.0 - follow) * next_value, discount_t * follow, method=method)
-
-
-def _ratio(log_ratio: Array) -> Array:
-    return jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-
-
-def _next_row(x: Array) -> Array:
-    """Row t+1 in place of row t; the last row repeats and is always masked by the cut at the window's end."""
-    return jnp.concatenate([x[1:], x[-1:]])
+    # Not `>=`: what is not a number is followed, so that it shows in the result.
+    follow = ~cut & ~(next_action_value < next_row(value))
+    return affine_recurrence(jnp.where(follow, reward, one_step), jnp.where(follow, discount_t, 0.0), method=method)

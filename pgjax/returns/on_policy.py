@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.returns.recurrence import Method, affine_recurrence, window
+from pgjax.returns._window import checked_window
+from pgjax.returns.recurrence import Method, affine_recurrence, weigh
 
 Array = jax.Array
 
@@ -44,7 +45,8 @@ def discounted_returns(
         ValueError: if shapes differ, if the window is empty, or if discount is a number outside [0, 1].
 
     Properties:
-        Linear in reward and next_value; differentiable in both and in discount. Time and memory O(T).
+        Linear in reward and next_value; differentiable in both and in discount. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -90,7 +92,8 @@ def n_step_returns(
         ValueError: if n < 1, if shapes differ, or if discount is a number outside [0, 1].
 
     Properties:
-        n = 1 is the TD target, n >= T the bootstrapped Monte-Carlo return. Time O(T log n).
+        n = 1 is the TD target, n >= T the bootstrapped Monte-Carlo return. NaN and infinity do not cross a cut.
+        Time O(T log n).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -102,20 +105,21 @@ def n_step_returns(
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 7.1.
     """
     n = _checks.as_positive_int("n", n)
-    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = checked_window(reward, next_value, terminated, truncated, discount)
     horizon = reward.shape[0]
     # One step is the affine map x -> u + w x; the window of n steps is their composition, by doubling.
-    u, w = reward + discount_t * cut * next_value, discount_t * (1.0 - cut)
+    u = reward + jnp.where(cut, weigh(discount_t, next_value), 0.0)
+    w = jnp.where(cut, 0.0, discount_t)
     total_u, total_w, done_steps = jnp.zeros_like(u), jnp.ones_like(w), 0
     span = 1
     for bit in bin(min(n, horizon))[:1:-1]:
         if bit == "1":
-            total_u = total_u + total_w * _ahead(u, done_steps)
+            total_u = total_u + weigh(total_w, _ahead(u, done_steps))
             total_w = total_w * _ahead(w, done_steps)
             done_steps += span
-        u, w = u + w * _ahead(u, span), w * _ahead(w, span)
+        u, w = u + weigh(w, _ahead(u, span)), w * _ahead(w, span)
         span *= 2
-    return total_u + total_w * _ahead(next_value, done_steps - 1)
+    return total_u + weigh(total_w, _ahead(next_value, done_steps - 1))
 
 
 def _ahead(x: Array, steps: int) -> Array:
@@ -159,7 +163,8 @@ def lambda_returns(
         ValueError: if shapes differ, if the window is empty, or if discount or lam is a number outside [0, 1].
 
     Properties:
-        Linear in reward and next_value; differentiable in all but the masks. Time and memory O(T).
+        Linear in reward and next_value; differentiable in all but the masks. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -170,13 +175,10 @@ def lambda_returns(
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 12.1.
     """
-    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
-    carry = _checks.as_scalar_or_shape("lam", lam, reward.shape) * (1.0 - cut)
-    return affine_recurrence(
-        reward + discount_t * (1.0 - carry) * next_value,
-        jnp.broadcast_to(discount_t * carry, reward.shape),
-        method=method,
-    )
+    reward, next_value, discount_t, cut = checked_window(reward, next_value, terminated, truncated, discount)
+    carry = jnp.where(cut, 0.0, _checks.as_scalar_or_shape("lam", lam, reward.shape))
+    bootstrap = weigh(discount_t * (1.0 - carry), next_value)
+    return affine_recurrence(reward + bootstrap, discount_t * carry, method=method)
 
 
 @compiled("method", unit_interval=("discount", "lam"))
@@ -219,7 +221,8 @@ def gae(
 
     Properties:
         With λ = 1 the policy gradient that uses it is unbiased for any value function, as far as the
-        window goes; with λ < 1 it is biased unless value is exact. Differentiable. Time and memory O(T).
+        window goes; with λ < 1 it is biased unless value is exact. Differentiable. NaN and infinity do not cross a cut.
+        Time and memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -232,9 +235,9 @@ def gae(
         Schulman, Moritz, Levine, Jordan and Abbeel (2016), High-dimensional continuous control using
         generalized advantage estimation, eq. 16.
     """
-    reward, next_value, discount_t, cut = window(reward, next_value, terminated, truncated, discount)
+    reward, next_value, discount_t, cut = checked_window(reward, next_value, terminated, truncated, discount)
     value = _checks.as_floating("value", value)
     _checks.require_same_shape("reward", reward.shape, value=value)
-    lam = _checks.as_scalar_or_shape("lam", lam, reward.shape)
-    delta = reward + discount_t * next_value - value
-    return affine_recurrence(delta, jnp.broadcast_to(discount_t * lam * (1.0 - cut), reward.shape), method=method)
+    carry = jnp.where(cut, 0.0, _checks.as_scalar_or_shape("lam", lam, reward.shape))
+    delta = reward + weigh(discount_t, next_value) - value
+    return affine_recurrence(delta, discount_t * carry, method=method)

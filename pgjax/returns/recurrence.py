@@ -1,4 +1,4 @@
-"""The one recurrence that every target is an instance of, and the window it runs over."""
+"""The one recurrence that every target is an instance of."""
 
 from typing import Literal
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._sharding import varying_as
 
 Array = jax.Array
 Method = Literal["scan", "associative"]
@@ -40,7 +41,8 @@ def affine_recurrence(
             or if method is unknown.
 
     Properties:
-        Linear in u and in initial; differentiable in all three. Time O(T), memory O(T).
+        Linear in u and in initial; differentiable in all three. Where w is 0 nothing of the neighbouring step comes
+        in, not even NaN or infinity; elsewhere they spread. Their gradient is 0. Time O(T), memory O(T).
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -59,11 +61,12 @@ def affine_recurrence(
     dtype = jnp.promote_types(u.dtype, w.dtype)
     u, w = u.astype(dtype), w.astype(dtype)
     start = _checks.broadcast_to("initial", initial, u.shape[1:], of="a row of u").astype(dtype)
+    start = varying_as(start, u, w)
     if method == "scan":
         return _affine_scan(u, w, start, reverse)
     if method == "associative":
         edge = -1 if reverse else 0
-        u = u.at[edge].add(w[edge] * start)
+        u = u.at[edge].add(weigh(w[edge], start))
         _, x = jax.lax.associative_scan(_compose, (w, u), reverse=reverse)
         return x
     raise ValueError(f'method must be "scan", "associative" or None, got {method!r}.')
@@ -72,7 +75,7 @@ def affine_recurrence(
 def _affine_scan(u: Array, w: Array, start: Array, reverse: bool) -> Array:
     def step(x: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         u_t, w_t = row
-        x = u_t + w_t * x
+        x = u_t + weigh(w_t, x)
         return x, x
 
     return jax.lax.scan(step, start, (u, w), reverse=reverse)[1]
@@ -82,78 +85,13 @@ def _compose(later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[
     # associative_scan(reverse=True) hands over the part further along the scan first: it is the inner map.
     w_inner, u_inner = later
     w_outer, u_outer = earlier
-    return w_outer * w_inner, u_outer + w_outer * u_inner
+    return weigh(w_outer, w_inner), u_outer + weigh(w_outer, u_inner)
 
 
-@compiled(unit_interval=("discount",))
-def discount_weight(step: Array, discount: Array | float) -> Array:
-    """Compute γ^t, the weight of a step in the gradient of the discounted objective.
+def weigh(w: Array, x: Array) -> Array:
+    """Multiply x by a weight: 0 where the weight is 0, whatever x is; what is not finite counts as a constant.
 
-        d_t = γ^step_t
-
-    Nearly all practice leaves it out; then the gradient that is followed is not the gradient of any
-    function. Multiply it in by hand or pass it as `step_weight` where an estimator takes one.
-
-    Shapes: step [T, ...]; result [T, ...].
-
-    Args:
-        step: [T, ...] int, index of the step inside its episode, as `Trajectory.step` carries it.
-        discount: γ, scalar or [T, ...], in [0, 1], per environment step.
-
-    Returns:
-        [T, ...] float, the weights, dimensionless, in [0, 1].
-
-    Raises:
-        TypeError: if step is not an integer array.
-        ValueError: if discount is a number outside [0, 1].
-
-    Properties:
-        0^0 is 1. Differentiable in discount. Underflows to 0 harmlessly after about 100/(1 - γ) steps.
-
-    Example:
-        >>> import jax.numpy as jnp, pgjax as pg
-        >>> print(pg.discount_weight(jnp.arange(3), 0.5))
-        [1.   0.5  0.25]
-
-    References:
-        Nota and Thomas (2020), Is the policy gradient a gradient?
+    Otherwise the gradient with respect to a weight would hold 0 times NaN wherever a NaN was left out of the result.
     """
-    step = _checks.as_integer("step", step)
-    discount = _checks.as_scalar_or_shape("discount", discount, step.shape)
-    return discount.astype(jnp.promote_types(discount.dtype, jnp.float32)) ** step
-
-
-def window(
-    reward: Array,
-    next_value: Array,
-    terminated: Array,
-    truncated: Array,
-    discount: Array | float,
-    next_value_name: str = "next_value",
-) -> tuple[Array, Array, Array, Array]:
-    """Check a window and return reward, next_value, γ (1 - terminated) and the cut mask as floats.
-
-    Args:
-        reward: [T, ...] float, reward units.
-        next_value: [T, ...] float, reward units.
-        terminated: [T, ...] bool.
-        truncated: [T, ...] bool.
-        discount: γ, scalar or [T, ...].
-        next_value_name: what the caller calls next_value, for messages.
-
-    Returns:
-        reward, next_value, γ_t and cut, all [T, ...] float; cut is 1 at the last row of the window.
-
-    Raises:
-        TypeError: if a mask is not boolean or an array is not floating.
-        ValueError: if shapes differ or the window is empty.
-    """
-    reward = _checks.as_floating("reward", reward, ndim_at_least=1)
-    next_value = _checks.as_floating(next_value_name, next_value)
-    _checks.require_shape(next_value_name, next_value, reward.shape, of="reward")
-    terminated = _checks.as_boolean("terminated", terminated, like=reward)
-    truncated = _checks.as_boolean("truncated", truncated, like=reward)
-    discount = _checks.as_scalar_or_shape("discount", discount, reward.shape)
-    cut = (terminated | truncated).at[-1].set(True)
-    discount_t = discount * (1.0 - terminated.astype(reward.dtype))
-    return reward, next_value, discount_t, cut.astype(reward.dtype)
+    finite = jnp.isfinite(x)
+    return w * jnp.where(finite, x, 0.0) + jax.lax.stop_gradient(jnp.where(finite | (w == 0), 0.0, w * x))

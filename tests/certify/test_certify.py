@@ -12,8 +12,7 @@ from exact.test_mdp import close
 
 import pgjax as pg
 from pgjax import exact
-from pgjax.certify.certificate import VarianceTerms
-from pgjax.certify.sampling import test_of_bias as bias_test
+from pgjax.certify.certificate import VarianceTerms, bias_test
 from pgjax.estimators import Estimator
 
 PRINTED = 5.1e-9  # half a unit of the eighth decimal

@@ -1,0 +1,24 @@
+"""Every estimator and every rule of the library with what it claims.
+
+Nothing is defined here: an estimator that is exported without an entry has no certificate, which a test looks for.
+"""
+
+from pgjax.certify.candidates.action_critics import action_critic_candidates
+from pgjax.certify.candidates.candidate import Candidate
+from pgjax.certify.candidates.critics import critic_candidates
+from pgjax.certify.candidates.rules import rule_candidates
+from pgjax.certify.candidates.score_function import score_function_candidates
+
+
+def registry() -> tuple[Candidate, ...]:
+    """List every estimator and every rule of the library, in the forms in which they are used, with their claims.
+
+    Returns:
+        The candidates, names all different.
+    """
+    return (
+        *score_function_candidates(),
+        *critic_candidates(),
+        *action_critic_candidates(),
+        *rule_candidates(),
+    )

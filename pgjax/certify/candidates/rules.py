@@ -1,0 +1,72 @@
+"""The rules of `pgjax.expectation` as candidates."""
+
+from typing import Any
+
+import jax
+
+from pgjax import expectation as ex
+from pgjax.certify.candidates.action_critics import FINITE, SHARE, TEMPERATURE
+from pgjax.certify.candidates.candidate import Candidate
+
+Array = jax.Array
+
+
+def rule_candidates() -> list[Candidate]:
+    """List the rules.
+
+    Returns:
+        The candidates.
+    """
+    return [*_score_function(), *_pathwise(), *_relaxed()]
+
+
+def _score_function() -> list[Candidate]:
+    williams = "Williams (1992)"
+    return [
+        Candidate("score function", ex.score_function, reference=williams),
+        Candidate(
+            "score function, mean as baseline", ex.score_function,
+            lambda p, noise: {"baseline": p.objective}, reference=williams,
+        ),
+        Candidate(
+            "score function, leave-one-out of 2", ex.score_leave_one_out,
+            lambda p, noise: {"num_samples": 2}, reference="Kool et al. (2019)",
+        ),
+        Candidate("DiCE", ex.dice, reference="Foerster et al. (2018)"),
+        Candidate("enumerated", ex.enumerated, needs=(FINITE,), reference="Allen et al. (2017)"),
+    ]  # fmt: skip
+
+
+def _pathwise() -> list[Candidate]:
+    smooth = ("smooth samples",)
+    return [
+        Candidate("pathwise", ex.pathwise, needs=smooth, reference="Kingma and Welling (2014)"),
+        Candidate("at the mode", ex.at_mode, claim=None, needs=smooth, reference="Silver et al. (2014)"),
+    ]
+
+
+def _relaxed() -> list[Candidate]:
+    soft = ("relaxed samples", "soft samples")
+    return [
+        Candidate("REBAR", ex.rebar, needs=soft, reference="Tucker et al. (2017)"),
+        Candidate(
+            "RELAX, interpolating control variate", ex.relax,
+            lambda p, noise: {"control": _interpolated(p)}, needs=(*soft, FINITE), reference="Grathwohl et al. (2018)",
+        ),
+        Candidate("Gumbel-softmax", ex.gumbel_softmax, claim=None, needs=soft, reference="Jang et al. (2017)"),
+        Candidate(
+            "straight-through", ex.straight_through, claim=None, needs=soft,
+            reference="Bengio, Léonard and Courville (2013)",
+        ),
+    ]  # fmt: skip
+
+
+def _interpolated(problem: Any) -> Any:
+    """f at the actions, interpolated with the softened sample as weights, halfway to its mean."""
+
+    def control(z: Array) -> Array:
+        soft = problem.distribution(problem.params).replace(logits=z / TEMPERATURE)
+        between = ex.enumerated.given({}, soft, lambda action: problem.f(problem.params, action))
+        return problem.objective + SHARE * (between - problem.objective)
+
+    return control
