@@ -249,6 +249,7 @@ def expectation_problem(
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), params)
         problem = ExpectationProblem(name, distribution, f, params, num_nodes)
-        value = jax.eval_shape(lambda: f(params, distribution(params).mode()))
+        modes = lambda: jax.tree.map(lambda d: d.mode(), distribution(params), is_leaf=is_distribution)  # noqa: E731
+        value = jax.eval_shape(lambda: f(params, modes()))
         _checks.require_shape("the result of f for one action", value, ())
     return problem
