@@ -1,4 +1,4 @@
-"""What every distribution shares: how it is a pytree, and how sampling follows from its noise."""
+"""What every distribution shares: how sampling follows from its noise, what is listed, how actions are checked."""
 
 import dataclasses
 from typing import Any, ClassVar, Self

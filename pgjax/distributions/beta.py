@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax.scipy.special import betaln, digamma, gammaln
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, companion, distribution, outside_box
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base, companion, outside_box
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class Beta(Base):
     """D independent Beta components, stretched to the box from low to high.
 

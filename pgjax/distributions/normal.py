@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, companion, distribution
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base, companion
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class Normal(Base):
     """D independent normal components, N(loc_i, scale_i²).
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, companion, distribution, outside_box
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base, companion, outside_box
 from pgjax.distributions.normal import Normal
 
 Array = jax.Array
@@ -19,7 +20,7 @@ _NODES = np.linspace(-6.0, 6.0, 48)
 _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.sum(np.exp(-0.5 * _NODES**2))
 
 
-@distribution
+@validated_pytree
 class TanhNormal(Base):
     """D independent normal components, squashed by tanh into the box from low to high.
 

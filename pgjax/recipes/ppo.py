@@ -106,7 +106,7 @@ def make_train(
             **jax.tree.map(jnp.mean, metrics),
             "kl": pg.diagnostics.approximate_kl(log_ratio),
             "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip),
-            "bound_fraction": jnp.mean(~(jnp.abs(log_ratio) <= 20.0), dtype=jnp.float32),
+            "bound_fraction": pg.diagnostics.bound_fraction(log_ratio),
         }
 
     def update(state: State) -> tuple[State, Metrics]:

@@ -1,7 +1,7 @@
 """The form of a rule: noise apart, options, batches, transformations, trees of distributions, messages."""
 
 import inspect
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -249,6 +249,7 @@ def test_extreme_logits_and_noise_give_finite_estimates() -> None:
 
 
 Z = jnp.zeros((3, 2))
+NOTHING: Any = None
 BITS, INDEX, BELL = pg.Bernoulli(Z), pg.Categorical(Z), pg.Normal(Z, 1.0)
 row = lambda a: a.sum(-1) * 1.0  # noqa: E731
 BAD: list[tuple[Any, type[Exception], str]] = [
@@ -318,11 +319,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"f must give one number for each row, shape \[3\], got \[\]",
     ),
-    (
-        lambda: E.score_function(KEY, BITS, lambda a: cast(Any, None)),
-        TypeError,
-        "the result of f is required, got None",
-    ),
+    (lambda: E.score_function(KEY, BITS, lambda a: NOTHING), TypeError, "the result of f is required, got None"),
     (lambda: E.score_function(KEY, BITS, 1.0), TypeError, "f must be a function"),
     (
         lambda: E.score_function(KEY, BITS, row, baseline=jnp.ones(2)),
