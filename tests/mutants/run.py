@@ -39,6 +39,7 @@ class Fault(NamedTuple):
     new: str
     note: str
     tests: tuple[str, ...] = ()
+    select: str = ""  # which of those tests, as for pytest -k; empty for all
     equivalent: str = ""  # why no test can see it; empty if one must
 
 
@@ -126,7 +127,7 @@ def plant(fault: Fault, worker: Worker, limit: float) -> Outcome:
     path.write_text(text.replace(fault.old, fault.new))
     started = time.perf_counter()
     try:
-        status, first, tail = worker.pytest(fault.tests, limit)
+        status, first, tail = worker.pytest([*fault.tests, *(["-k", fault.select] if fault.select else [])], limit)
     finally:
         path.write_text(text)
     seconds = time.perf_counter() - started
