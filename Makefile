@@ -2,10 +2,11 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+VENV := .venv
 
-# An existing .venv keeps its interpreter; otherwise the first of these that is new enough. Override: make install PYTHON=...
+# An existing environment keeps its interpreter; otherwise the first of these that is new enough. Override: make install PYTHON=...
 ifeq ($(origin PYTHON),undefined)
-PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+PYTHON := $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$candidate; break; }; done))
 endif
 
@@ -15,14 +16,23 @@ PINS := $(if $(filter 3.11,$(MINOR)),py311,py312)
 CUDA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda)
 EXTRAS := test,notebooks,plot,progress,checkpoint,bench$(CUDA:%=,%)
 PIP := -m pip --disable-pip-version-check install --quiet
-VENV := .venv/bin/python
-INSTALLED := .venv/.installed-$(MINOR)$(CUDA)
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed-$(MINOR)$(CUDA)
 PEERS := .venv-peers/.installed-$(MINOR)$(CUDA)
 PYTEST_ARGS ?=
 WORKERS ?= 2
 UV ?= uv
 
-.PHONY: help install demo test test-slow lint types docs notebooks certificates bench-peers lock clean distclean
+# Programs compiled by one run are kept for the next, in the user's cache folder or wherever JAX_COMPILATION_CACHE_DIR says.
+# Not for `bench-peers`, whose figures include the time to compile.
+CACHED := demo test test-slow test-newest coverage mutants notebooks
+$(CACHED): export JAX_COMPILATION_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pgjax/jax
+$(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
+
+# What the newest interpreter is tried on in CI, beside the default one on everything: each room once, a minute or two.
+SHORT := pgjax tests/test_contract.py tests/test_returns.py tests/test_returns_bootstrap.py tests/test_rollout.py
+
+.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates bench-peers lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,49 +40,62 @@ help: ## list the targets
 install: $(INSTALLED) ## make .venv with pgjax in it (PYTHON=... chooses the interpreter, 3.11 or newer)
 
 demo: install ## train four estimators on CartPole: a table, figures and JSON in out/demo
-	$(VENV) benchmarks/learning_curves.py --out out/demo
+	$(RUN) benchmarks/learning_curves.py --out out/demo
 
 test: lint types ## lint, types and the default tests (PYTEST_ARGS=... is passed on, WORKERS=... at a time)
-	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: install ## the tests that take minutes
-	$(VENV) -m pytest -m slow $(PYTEST_ARGS)
+	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+
+test-newest: install ## a short selection of the tests under the newest interpreter there is, in an environment of its own
+	@newest=$$($(RUN) .ci/newest_python.py); minor=$${newest%% *}; \
+	if [ "$$minor" = "$(MINOR)" ]; then echo "no supported Python newer than $(MINOR) here"; \
+	else $(MAKE) --no-print-directory install VENV=.venv-$$minor PYTHON="$${newest#* }" && \
+		.venv-$$minor/bin/python -m pytest -n $(WORKERS) -q $(SHORT) $(PYTEST_ARGS); fi
+
+coverage: install ## the default tests with line coverage: what no test reaches is listed, and less than the floor is an error
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+mutants: install ## plant faults, see the tests go red (ROOM=... or SINCE=commit for some; DOCS=1 writes the page of the docs anew)
+	$(RUN) tests/mutants/run.py $(ROOM) $(if $(SINCE),--changed-since $(SINCE)) $(if $(DOCS),--docs) --workers $(WORKERS)
 
 lint: install ## ruff: rules and format
-	$(VENV) -m ruff check .
-	$(VENV) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 types: install ## mypy
-	$(VENV) -m mypy
+	$(RUN) -m mypy
 
-docs: .venv/.docs-$(MINOR) ## the documentation, in docs/_build/html; a warning is an error
-	$(VENV) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+docs: $(VENV)/.docs-$(MINOR) ## the documentation, in docs/_build/html; a warning is an error, also the second time
+	$(RUN) -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
 notebooks: install ## run every notebook in its fast form, without saving
-	PGJAX_FAST=1 .venv/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
+	PGJAX_FAST=1 $(VENV)/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
 
 certificates: install ## measure bias and variance of each estimator (DOCS=1 writes the page of the docs anew)
-	$(VENV) benchmarks/certificates.py --out out/certificates $(if $(DOCS),--docs docs)
+	$(RUN) benchmarks/certificates.py --out out/certificates $(if $(DOCS),--docs docs)
 
 bench-peers: install $(PEERS) ## PPO side by side with rejax, which lives in .venv-peers
-	PEERS_PYTHON=.venv-peers/bin/python $(VENV) benchmarks/peers.py --out out/peers
+	PEERS_PYTHON=.venv-peers/bin/python $(RUN) benchmarks/peers.py --out out/peers
 
-lock: ## resolve constraints/ again (needs uv)
+lock: ## resolve constraints/ again (needs uv): pins that still fit stay, UPGRADE=1 takes the newest of everything
 	@for version in 3.11 3.12; do \
-		compile="$(UV) pip compile - --python-version $$version --no-python-downloads --no-header --no-annotate --quiet"; \
-		pins=py$${version/./}; banner="resolved for CPython $$version; written by \`make lock\`, never by hand."; \
-		all=$$(printf 'hatchling\neditables\n' | $$compile pyproject.toml --all-extras) || exit 1; \
-		printf '# The full set that CI installs, %s\n%s\n' "$$banner" "$$all" > constraints/$$pins.txt; \
-		peers=$$(printf 'rejax\ngymnax<1\nsix\njax[cuda12]\n' | $$compile -c <(grep -E '^jax(lib)?==' constraints/$$pins.txt)) || exit 1; \
-		printf '# rejax and the old gymnax that it needs, %s\n%s\n' "$$banner" "$$peers" > constraints/peers-$$pins.txt; \
+		compile="$(UV) pip compile - --python-version $$version --no-python-downloads --no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)"; \
+		pins=constraints/py$${version/./}.txt; peers=constraints/peers-py$${version/./}.txt; \
+		banner="resolved for CPython $$version; written by \`make lock\`, never by hand."; \
+		printf 'hatchling\neditables\n' | $$compile pyproject.toml --all-extras -o $$pins > /dev/null || exit 1; \
+		printf 'rejax\ngymnax<1\nsix\njax[cuda12]\n' | $$compile -c <(grep -E '^jax(lib)?==' $$pins) -o $$peers > /dev/null || exit 1; \
+		sed -i "1i # The full set that CI installs, $$banner" $$pins; \
+		sed -i "1i # rejax and the old gymnax that it needs, $$banner" $$peers; \
 	done
 
 clean: ## remove outputs and caches, keep the environments
-	rm -rf out build dist docs/_build .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf out build dist docs/_build .coverage .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find pgjax tests benchmarks docs notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too
-	rm -rf .venv .venv-peers
+	rm -rf .venv .venv-*
 
 # $(call environment,DIR): make it, unless it is there with the wanted Python already.
 define environment
@@ -83,12 +106,12 @@ endef
 
 # The pins hold for the build requirements too: older pip reads the first variable for those, newer pip the second.
 $(INSTALLED): pyproject.toml constraints/$(PINS).txt
-	$(call environment,.venv)
-	PIP_CONSTRAINT=constraints/$(PINS).txt PIP_BUILD_CONSTRAINT=constraints/$(PINS).txt $(VENV) $(PIP) --editable '.[$(EXTRAS)]'
+	$(call environment,$(VENV))
+	PIP_CONSTRAINT=constraints/$(PINS).txt PIP_BUILD_CONSTRAINT=constraints/$(PINS).txt $(RUN) $(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-.venv/.docs-$(MINOR): $(INSTALLED)
-	PIP_CONSTRAINT=constraints/$(PINS).txt PIP_BUILD_CONSTRAINT=constraints/$(PINS).txt $(VENV) $(PIP) --editable '.[docs]'
+$(VENV)/.docs-$(MINOR): $(INSTALLED)
+	PIP_CONSTRAINT=constraints/$(PINS).txt PIP_BUILD_CONSTRAINT=constraints/$(PINS).txt $(RUN) $(PIP) --editable '.[docs]'
 	@touch $@
 
 $(PEERS): constraints/peers-$(PINS).txt

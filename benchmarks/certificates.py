@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from certificates_figures import draw_all
 from certificates_page import page
-from common import setting, write_json
+from common import quick_to_compile, setting, write_json
 
 from pgjax import exact
 
@@ -186,6 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fast", action="store_true", help="a few problems, candidates and samples, in seconds")
     options = parser.parse_args(arguments)
     start, size = time.perf_counter(), FAST if options.fast else FULL
+    if options.fast:
+        quick_to_compile()
     certificates = certify_suite(size)
     balance, problem = trade_off(size), figure_problem(size)
     print(f"bias against variance: {time.perf_counter() - start:.0f} s", flush=True)

@@ -37,6 +37,11 @@ def _processor() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
+def quick_to_compile() -> None:
+    """Leave most optimisations out: for the forms of the scripts that only show that they run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write figures with the setting they were measured in."""
     path.parent.mkdir(parents=True, exist_ok=True)

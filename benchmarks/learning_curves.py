@@ -4,17 +4,16 @@ Prints one table and writes learning_curves.png, signal_to_noise.png and results
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnax
 import jax
-import jax.numpy as jnp
 import numpy as np
-from common import COLOURS, axes, bootstrap, interquartile_mean, save, setting, table, write_json
-from tqdm import tqdm
+from common import COLOURS, axes, bootstrap, interquartile_mean, quick_to_compile, save, setting, table, write_json
 
 import pgjax as pg
 from pgjax.recipes import a2c, ppo, reinforce
@@ -23,66 +22,76 @@ SOLVED = 475.0
 FLOOR = 1e-3  # with 512 trajectories a smaller signal cannot be told from none
 
 
-def algorithms(num_envs: int, scale: float) -> dict[str, tuple[Any, dict[str, float]]]:
-    """Return each algorithm's recipe and hyper-parameters; scale shortens the runs."""
+class Algorithm(NamedTuple):
+    """A recipe, what it is trained with, and the environment steps of one of its updates."""
+
+    recipe: pg.recipes.Recipe
+    hyper: dict[str, float]
+    steps_per_update: int
+
+
+def algorithms(num_envs: int, scale: float) -> dict[str, Algorithm]:
+    """Return each algorithm; scale shortens the runs."""
     env, env_params = gymnax.make("CartPole-v1")
-    steps = lambda millions: int(scale * millions * 2**20)  # noqa: E731
-    common = {"num_envs": num_envs}
+
+    def make(module: Any, millions: float, num_steps: int, learning_rate: float, **settings: Any) -> Algorithm:
+        steps = num_envs * num_steps
+        total = max(int(scale * millions * 2**20), steps)
+        recipe = module.make_train(
+            env, env_params, num_envs=num_envs, num_steps=num_steps, total_steps=total, **settings
+        )
+        return Algorithm(recipe, {"learning_rate": learning_rate}, steps)
+
     return {
-        "REINFORCE": (
-            reinforce.make_train(env, env_params, **common, num_steps=128, total_steps=steps(8), baseline=None),
-            {"learning_rate": 1e-2},
-        ),
-        "REINFORCE + leave-one-out": (
-            reinforce.make_train(env, env_params, **common, num_steps=128, total_steps=steps(8)),
-            {"learning_rate": 1e-2},
-        ),
-        "A2C": (
-            a2c.make_train(env, env_params, **common, num_steps=8, total_steps=steps(8)),
-            {"learning_rate": 1e-2},
-        ),
-        "PPO": (
-            ppo.make_train(env, env_params, **common, num_steps=32, total_steps=steps(4)),
-            {"learning_rate": 2.5e-3},
-        ),
+        "REINFORCE": make(reinforce, 8, 128, 1e-2, baseline=None),
+        "REINFORCE + leave-one-out": make(reinforce, 8, 128, 1e-2),
+        "A2C": make(a2c, 8, 8, 1e-2),
+        "PPO": make(ppo, 4, 32, 2.5e-3),
     }
 
 
-def train(name: str, recipe: Any, hyper: dict[str, float], seed: int, chunks: int = 32) -> dict[str, Any]:
-    """Run a recipe in chunks of compiled updates, with a progress bar between them."""
-    per_chunk = -(-recipe.num_updates // chunks)
-    chunks = -(-recipe.num_updates // per_chunk)
-    advance = lambda state: jax.lax.scan(lambda s, _: recipe.update(s), state, length=per_chunk)  # noqa: E731
+def train(name: str, algorithm: Algorithm, seed: int, chunks: int = 32) -> dict[str, Any]:
+    """Run a recipe in chunks of compiled updates, and keep what its reports say."""
+    recipe, hyper, steps_per_update = algorithm
+    every = max(n for n in range(1, -(-recipe.num_updates // chunks) + 1) if recipe.num_updates % n == 0)
+    print(name, file=sys.stderr)
+    compile_seconds = compilation(recipe, hyper, every)
+    state = recipe.init(jax.random.key(seed), **hyper)
+    returns: list[float] = []
+    seconds = [0.0]
+    checkpoints, unsolved = [state.params], [True]
     started = time.perf_counter()
-    state = jax.jit(lambda key: recipe.init(key, **hyper))(jax.random.key(seed))
-    compiled = jax.jit(advance, donate_argnums=0).lower(state).compile()
-    compile_seconds = time.perf_counter() - started
-    returns, seconds, busy = [], [], 0.0
-    checkpoints, unsolved = [jax.tree.map(jnp.copy, state.params)], [True]
-    with tqdm(total=per_chunk * chunks, desc=f"{name:26s}", unit="update", ncols=110, mininterval=0.5) as bar:
-        for chunk in range(chunks):
-            started = time.perf_counter()
-            state, metrics = jax.block_until_ready(compiled(state))
-            busy += time.perf_counter() - started
-            returns += np.asarray(metrics["episode_return"]).tolist()
-            seconds.append(busy)
-            if chunk % 4 == 3:
-                checkpoints.append(jax.tree.map(jnp.copy, state.params))
-                unsolved.append(not max(returns) >= SOLVED)
-            steps = (chunk + 1) * per_chunk * recipe.steps_per_update
-            bar.set_postfix_str(f"return {returns[-1]:5.1f}, {steps / busy / 1e3:4.0f} k steps/s", refresh=False)
-            bar.update(per_chunk)
-    ends = np.arange(1, per_chunk * chunks + 1)
+
+    def report(state: Any, metrics: dict[str, Any]) -> None:
+        seconds.append(time.perf_counter() - started)
+        returns.extend(metrics["episode_return"].tolist())
+        if len(seconds) % 4 == 1:
+            checkpoints.append(state.params)
+            unsolved.append(not any(x >= SOLVED for x in returns))
+
+    state = pg.recipes.train(recipe, state, every=every, report=report)
+    ends = np.arange(1, recipe.num_updates + 1)
     return {
         "params": state.params,
         "checkpoints": checkpoints,
         "unsolved": unsolved,
         "returns": np.asarray(returns),
-        "steps": ends * recipe.steps_per_update,
-        "seconds": np.interp(ends, np.arange(chunks + 1) * per_chunk, [0.0, *seconds]),
-        "steps_per_second": ends[-1] * recipe.steps_per_update / busy,
+        "steps": ends * steps_per_update,
+        "seconds": np.interp(ends, np.arange(len(seconds)) * every, seconds),
+        "steps_per_second": ends[-1] * steps_per_update / seconds[-1],
         "compile_seconds": compile_seconds,
     }
+
+
+def compilation(recipe: pg.recipes.Recipe, hyper: dict[str, float], every: int) -> float:
+    """Measure what the first chunk of a run takes beyond the second, its start among it."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        state = recipe.init(jax.random.key(0), **hyper)
+        pg.recipes.train(recipe, state, every=every, report=lambda *_: True, progress=False)
+        seconds.append(time.perf_counter() - started)
+    return seconds[0] - seconds[1]
 
 
 def estimators(value: Any) -> dict[str, Callable[..., Any]]:
@@ -171,13 +180,18 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=2048, help="environments side by side")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; 0.1 for a quick look")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fast", action="store_true", help="a few updates, to see that everything runs")
     options = parser.parse_args()
+    if options.fast:
+        options.num_envs, options.scale = 16, 1e-3
+        quick_to_compile()
     print("  ".join(f"{name} {value}" for name, value in setting().items()))
 
     runs, rows, results = {}, [], {}
     recipes = algorithms(options.num_envs, options.scale)
-    for name, (recipe, hyper) in recipes.items():
-        run = runs[name] = train(name, recipe, hyper, options.seed)
+    for name, algorithm in recipes.items():
+        recipe = algorithm.recipe
+        run = runs[name] = train(name, algorithm, options.seed)
         own = "A2C" if name == "PPO" else name  # at ratio 1 the gradient of PPO is that of A2C
         noise = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
         signal_to_noise = float(np.median(np.array(noise)[run["unsolved"]]))
@@ -195,7 +209,7 @@ def main() -> None:
             "curve": {
                 "steps": run["steps"].tolist(),
                 "seconds": run["seconds"].tolist(),
-                "return": run["returns"].tolist(),
+                "return": [None if np.isnan(x) else x for x in run["returns"]],  # not all had finished an episode
             },
         }
         rows.append([
@@ -207,7 +221,7 @@ def main() -> None:
             f"{signal_to_noise:.4f}",
         ])  # fmt: skip
     noise = gradient_noise(
-        runs["PPO"], recipes["PPO"][0], list(estimators(None)), min(512, options.num_envs), options.seed
+        runs["PPO"], recipes["PPO"].recipe, list(estimators(None)), min(512, options.num_envs), options.seed
     )
     draw(runs, noise, options.out)
     write_json(options.out / "results.json", {"algorithms": results, "signal_to_noise_on_ppo_policies": noise})

@@ -2,7 +2,7 @@
 
 Same network, same hyper-parameters, same number of steps, runs alternating A B A B so that a drift of the machine
 meets both; compilation apart. rejax runs in an environment of its own, whose Python is named by --peers-python or
-$PEERS_PYTHON.
+$PEERS_PYTHON. With --against FOLDER another checkout of pgjax takes its place: is it faster than before?
 """
 
 import argparse
@@ -19,7 +19,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import bootstrap, setting, table, write_json
+from common import bootstrap, quick_to_compile, setting, table, write_json
 
 import pgjax as pg
 
@@ -27,13 +27,19 @@ CONFIGS = {
     "4 x 128": {"num_envs": 4, "num_steps": 128, "total_steps": 500_000, "learning_rate": 2.5e-4},
     "2048 x 32": {"num_envs": 2048, "num_steps": 32, "total_steps": 2**21, "learning_rate": 2.5e-3},
 }
+FAST = {"4 x 8": {"num_envs": 4, "num_steps": 8, "total_steps": 64, "learning_rate": 2.5e-4}}
+ROLLOUTS = ((4, 128), (2048, 128))
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Side:
     """One library in a process of its own, which is stopped while it is not its turn: idle threads may spin."""
 
-    def __init__(self, command: list[str]):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: list[str], folder: Path | None = None):
+        path = {"PYTHONPATH": str(folder)} if folder else {}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **path}
+        )
         self.hello = self._answer()
         self.process.send_signal(signal.SIGSTOP)
 
@@ -56,16 +62,19 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             status = self.process.wait()
-            raise RuntimeError(f"{self.process.args} ended with status {status}; its message stands above")
+            raise RuntimeError(f"{self.process.args!r} ended with status {status}; its message stands above")
         return json.loads(line)
 
 
 def serve(config: dict[str, Any]) -> None:
     """Be the process of pgjax: compile, say so in a line of JSON, then train once for each seed that comes in."""
+    if config["fast"]:
+        quick_to_compile()
     env, env_params = gymnax.make("CartPole-v1")
     shape = {name: config[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "total_steps")}
     recipe = pg.recipes.ppo.make_train(env, env_params, **shape)
-    hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0}
+    # rejax bounds the value by the same number as the ratio.
+    hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0, "value_clip": 0.2}
     started = time.perf_counter()
     train = jax.jit(lambda key: recipe(key, **hyper)).lower(jax.random.key(0)).compile()
     print(json.dumps({"compile_seconds": time.perf_counter() - started}), flush=True)
@@ -80,11 +89,17 @@ def serve(config: dict[str, Any]) -> None:
         print(json.dumps({"seconds": seconds, "return": float(result.episode_return.mean())}), flush=True)
 
 
-def compare_training(config: dict[str, Any], python: str, repeats: int) -> dict[str, Any]:
+def compare_training(
+    config: dict[str, Any], repeats: int, *, other: str, python: str | None, against: Path | None
+) -> dict[str, Any]:
     """Alternate the two libraries over the same seeds; the first pair warms up and is not counted."""
     here = Path(__file__)
-    theirs = Side([python, str(here.with_name("peers_rejax.py")), json.dumps(config)])
-    ours = Side([sys.executable, str(here), "--serve", json.dumps(config)])
+    command = [sys.executable, str(here), "--serve", json.dumps(config)]
+    if against:
+        theirs = Side(command, against)
+    else:
+        theirs = Side([str(python), str(here.with_name("peers_rejax.py")), json.dumps(config)])
+    ours = Side(command, ROOT)
     pairs = [(ours.run(seed), theirs.run(seed)) for seed in range(repeats + 1)][1:]
     theirs.close()
     ours.close()
@@ -92,7 +107,7 @@ def compare_training(config: dict[str, Any], python: str, repeats: int) -> dict[
     sides = {}
     for name, hello, runs in (
         ("pgjax", ours.hello, [a for a, _ in pairs]),
-        ("rejax", theirs.hello, [b for _, b in pairs]),
+        (other, theirs.hello, [b for _, b in pairs]),
     ):
         seconds = np.array([run["seconds"] for run in runs])
         sides[name] = {
@@ -162,20 +177,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/peers"), help="folder for results.json")
     parser.add_argument("--repeats", type=int, default=7, help="counted pairs of training runs")
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"), help="Python that has rejax")
+    parser.add_argument("--against", type=Path, help="folder of another checkout of pgjax, in place of rejax")
+    parser.add_argument("--fast", action="store_true", help="a few steps, to see that everything runs")
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
         return
-    if not options.peers_python:
-        parser.error("no Python with rejax: run `make bench-peers`, or pass --peers-python")
+    if options.fast:
+        quick_to_compile()
+        options.repeats, options.against = 2, options.against or (None if options.peers_python else ROOT)
+    if not (options.peers_python or options.against):
+        parser.error("no Python with rejax: run `make bench-peers`, or pass --peers-python or --against")
+    other = f"pgjax in {options.against}" if options.against else "rejax"
     print("  ".join(f"{name} {value}" for name, value in setting().items()), file=sys.stderr)
 
     rows, results = [], {}
-    for name, config in CONFIGS.items():
-        config = {**config, "num_epochs": 4, "num_minibatches": 4}
-        result = results[f"PPO {name}"] = compare_training(config, options.peers_python, options.repeats)
-        for side in ("pgjax", "rejax"):
+    for name, config in (FAST if options.fast else CONFIGS).items():
+        config = {**config, "num_epochs": 4, "num_minibatches": 4, "fast": options.fast}
+        result = results[f"PPO {name}"] = compare_training(
+            config, options.repeats, other=other, python=options.peers_python, against=options.against
+        )
+        for side in ("pgjax", other):
             ratio = f"{result['median_ratio']:.2f} [{result['interval'][0]:.2f}, {result['interval'][1]:.2f}]"
             rows.append([
                 f"PPO {name}, {side}",
@@ -185,7 +208,7 @@ def main() -> None:
                 f"{result[side]['compile_seconds']:.1f}",
                 f"{np.mean(result[side]['returns']):.0f}",
             ])  # fmt: skip
-    for num_envs, num_steps in ((4, 128), (2048, 128)):
+    for num_envs, num_steps in ((4, 8),) if options.fast else ROLLOUTS:
         result = results[f"rollout {num_envs} x {num_steps}"] = compare_rollout(
             num_envs, num_steps, 4 * options.repeats
         )

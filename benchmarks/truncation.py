@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import COLOURS, axes, save, write_json
+from common import COLOURS, axes, quick_to_compile, save, write_json
 
 import pgjax as pg
 
@@ -82,10 +82,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/truncation"))
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--fast", action="store_true", help="a few updates, to see that everything runs")
     options = parser.parse_args()
+    small: Any = {}
+    if options.fast:
+        small = {"num_envs": 4, "num_steps": 8, "num_updates": 3}
+        quick_to_compile()
     keys = jax.random.split(jax.random.key(0), options.seeds)
     curves = {
-        name: np.asarray(jax.jit(jax.vmap(lambda key, b=bootstrap: learn_value(key, bootstrap=b)[0]))(keys))
+        name: np.asarray(jax.jit(jax.vmap(lambda key, b=bootstrap: learn_value(key, bootstrap=b, **small)[0]))(keys))
         for name, bootstrap in (
             ("bootstrapped from the true last observation", True),
             ("treated as termination", False),

@@ -2,17 +2,31 @@
 
 import importlib.metadata
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
-import pgjax.estimators
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import rooms  # noqa: E402
+from sphinx.util import logging  # noqa: E402
 
 project = "pgjax"
 author = "The pgjax authors"
 copyright = f"2026, {author}"
 release = importlib.metadata.version("pgjax")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 exclude_patterns = ["_build"]
+nitpicky = True  # a reference to nothing is an error; see `resolve` for what counts as something
+autosummary_generate = False  # the pages are made by rooms.py
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -29,7 +43,9 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-napoleon_custom_sections = [("Properties", "notes_style")]
+napoleon_custom_sections = [("Properties", "notes_style"), ("Returns", "notes_style")]  # no types before a colon
+
+logger = logging.getLogger(__name__)
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Properties|Example|References):$")
 ENTRY = re.compile(r"^ {4}(\*{0,2}\w+(, \*{0,2}\w+)*): ")  # "    name: what it is"
@@ -62,12 +78,35 @@ def read_as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
             entry = ENTRY.match(line)
             start = entry.end() if entry else 0
             shown.append(line[:start] + plain(line[start:]))
+    if what in ("property", "attribute") and shown:
+        shown[0] = shown[0].replace(": ", " – ", 1)  # napoleon would take what stands before a colon for a type
     lines[:] = [*shown, ""]
 
 
+def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """Link a short name such as `gae` to its entry, and leave what exists elsewhere as code; else the build warns."""
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"].removeprefix("pg.").removeprefix("pgjax.")
+    domain = env.get_domain("py")
+    found = sorted((name for name in domain.objects if f".{name}".endswith(f".{target}")), key=len)
+    if found:
+        node["reftarget"] = found[0]
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, content)
+    return content if rooms.is_known(node["reftarget"]) else None
+
+
+def complain_of_what_is_missing(app: Any, env: Any) -> None:
+    """Warn of each public name that has no entry on any page."""
+    documented = env.get_domain("py").objects
+    for name in rooms.named():
+        if f"pgjax.{name}" not in documented:
+            logger.warning("pgjax.%s is public and on no page", name)
+
+
 def setup(app: Any) -> None:
-    """Register the hook, and let autodoc see the functions that estimators are made of."""
-    for name, x in list(vars(pgjax.estimators).items()):
-        if isinstance(x, pgjax.estimators.Estimator):
-            setattr(pgjax.estimators, name, x.__wrapped__)  # type: ignore[attr-defined]
+    """Register the hooks; the pages of the rooms are written before anything is read."""
+    app.connect("builder-inited", lambda app: rooms.write_pages(HERE / "api"))
     app.connect("autodoc-process-docstring", read_as_text, priority=400)
+    app.connect("missing-reference", resolve)
+    app.connect("env-check-consistency", complain_of_what_is_missing)

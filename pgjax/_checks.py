@@ -29,6 +29,11 @@ def widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def as_dtype_of(old: Array, new: Array) -> Array:
+    """Return new in the dtype of old, weak types made strong, so that what a loop carries never changes its type."""
+    return jnp.asarray(new, old.dtype)
+
+
 def as_floating(name: str, x: Any, *, ndim_at_least: int = 0) -> Array:
     """Return x as a floating array of at least float32; TypeError for another kind, ValueError if it is empty."""
     array = as_array(name, x)

@@ -1,9 +1,9 @@
 """The words the library is written in: trajectory, rollout state, policy, value, environment.
 
-`T` is time, `B` stands for any number of batch axes.
+`T` is time, `B` stands for any number of batch axes: environments, and after them the agents of each.
 """
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import jax
 from flax import struct
@@ -13,8 +13,16 @@ Params: TypeAlias = Any
 """Any pytree of arrays."""
 
 
+class _Record:
+    """What type checkers need to know of flax's dataclasses beside their fields."""
+
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> Self: ...
+
+
 @struct.dataclass
-class Trajectory:
+class Trajectory(_Record):
     """What happened in a window of T steps in B environments. Every leaf is [T, B, ...].
 
     Row t holds the observation, the action chosen in it, and what that action led to. `next_obs[t]`
@@ -40,7 +48,7 @@ class Trajectory:
 
 
 @struct.dataclass
-class Transition:
+class Transition(_Record):
     """One or several steps as one row: what followed an action. Every leaf is [N, ...]; `fold` makes it of a window.
 
     The target of a critic is `reward + discount * V(next_obs)`: `discount` is 0 where the episode terminated.
@@ -54,8 +62,14 @@ class Transition:
 
 
 @struct.dataclass
-class RolloutState:
-    """What the next rollout needs: nothing else is carried. Every leaf is [B, ...]."""
+class RolloutState(_Record):
+    """What the next rollout needs: nothing else is carried. Every leaf is [B, ...].
+
+    Short episodes finish first. Until every environment has finished one, a mean over those that have, such as
+    `jnp.nanmean(episode_return)`, is the mean of short episodes; `jnp.mean(episode_return)` is NaN until then.
+    From then on it is the mean over the latest episode of each environment, which lags behind a policy that changes:
+    `evaluate` plays whole episodes of one policy.
+    """
 
     env_state: Any  # state of each environment
     obs: Any  # observation that the next action will be chosen in
@@ -65,6 +79,7 @@ class RolloutState:
     running_return: Array  # [B] float32, undiscounted reward of the running episode so far
     episode_return: Array  # [B] float32, return of each environment's latest whole episode; NaN before the first
     episode_length: Array  # [B] float32, its length in steps; NaN before the first
+    num_episodes: Array | None = None  # [B] int32, whole episodes that each environment has finished
 
 
 @runtime_checkable
@@ -80,6 +95,10 @@ class Policy(Protocol):
 
     A recurrent policy is `policy(params, obs, policy_state)` -> (distribution, policy_state), or
     (distribution, extras, policy_state). Either kind must accept any leading batch axes.
+
+    A policy selects the compiled program. Arrays that it reads from its closure, such as those of a module or running
+    statistics, keep the values of its first call: pass them in params, or write ``pg.bind(policy, arrays)`` with
+    ``policy(arrays, params, obs)``.
     """
 
     def __call__(self, params: Params, obs: Any, *policy_state: Any) -> Any: ...
@@ -95,7 +114,7 @@ class Value(Protocol):
 
 
 class Environment(Protocol):
-    """One environment, pure: `gymnax.environments.Environment` from 1.0 on, or anything of the same form.
+    """One environment, pure: `gymnax.environments.environment.Environment` from 1.0 on, or anything of the same form.
 
     `step` resets by itself when an episode ends and gives the last observation before the reset as
     `info["final_observation"]`.

@@ -208,8 +208,8 @@ def lost_gradient_fraction(log_ratio: Array, advantage: Array) -> Array:
 
         mean of 1[A < 0 and log ρ > 20]
 
-    PPO does not clip a ratio that rises where the advantage is negative. Beyond the bound on log-ratios the loss of such
-    a step is the constant exp(20) |A|, about 5e8 |A|.
+    PPO does not clip a ratio that rises where the advantage is negative. Beyond the bound on log-ratios the loss of
+    such a step is the constant exp(20) |A|, about 5e8 |A|.
 
     Shapes: log_ratio, advantage [...]; result scalar.
 

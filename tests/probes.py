@@ -120,6 +120,30 @@ class FiveValues(Bare):
         return last, last, jnp.int32(1), last >= self.limit, {}
 
 
+class CountsEpisodes:
+    """Resets by itself and remembers how often: step k of episode n pays 100 n + 1, after params["length"] steps."""
+
+    default_params = {"length": 1}  # noqa: RUF012  nobody writes to it
+
+    def reset(self, key: Array, params: Any) -> tuple[Array, Array]:
+        return jnp.float32(0), jnp.zeros(2, jnp.int32)
+
+    def step(self, key: Array, state: Array, action: Any, params: Any) -> tuple[Any, ...]:
+        episode, time = state[0], state[1] + 1
+        ended = time >= params["length"]
+        after = jnp.where(ended, jnp.stack([episode + 1, 0]), jnp.stack([episode, time]))
+        info = {"final_observation": time.astype(jnp.float32)}
+        return after[1].astype(jnp.float32), after, 100 * episode + 1, ended, jnp.bool_(False), info
+
+
+class NeverEnds(Bare):
+    """Has no limit and no parameters."""
+
+    def step(self, key: Array, state: Array, action: Any, params: Any) -> tuple[Any, ...]:
+        never = jnp.bool_(False)
+        return state + 1, state + 1, jnp.float32(1), never, never, {"final_observation": state + 1}
+
+
 class NoFinalObservation(Bare):
     def step(self, key: Array, state: Array, action: Any, params: Any) -> tuple[Any, ...]:
         return *super().step(key, state, action, params)[:5], {}
@@ -129,6 +153,52 @@ class VectorReward(Bare):
     def step(self, key: Array, state: Array, action: Any, params: Any) -> tuple[Any, ...]:
         obs, state, reward, *rest = super().step(key, state, action, params)
         return obs, state, reward[None], *rest
+
+
+@struct.dataclass
+class AgentsState(environment.EnvState):
+    time: Any
+    seat: Any  # [A] int32, drawn at the start of an episode
+
+
+@dataclass(frozen=True)
+class TwoAgents(environment.Environment[AgentsState, ProbeParams]):
+    """Two agents, who see (time, own index, seat) and are paid 10 for their own action and 1 for the other's.
+
+    `apart` makes the first end after two steps and the second after `length`; else both end with the environment.
+    """
+
+    length: int = 3
+    limit: int = 10**6
+    apart: bool = False
+    agents: tuple[int, ...] = (2,)
+
+    @property
+    def default_params(self) -> ProbeParams:
+        return ProbeParams(max_steps_in_episode=self.limit, length=self.length)
+
+    def reset_env(self, key: Array, params: ProbeParams) -> tuple[Array, AgentsState]:
+        state = AgentsState(time=0, seat=jax.random.permutation(key, jnp.arange(2, dtype=jnp.int32)))
+        return self.get_obs(state), state
+
+    def step_env(
+        self, key: Array, state: AgentsState, action: Any, params: ProbeParams
+    ) -> tuple[Array, AgentsState, Array, Any, dict[Any, Any]]:
+        after = AgentsState(time=state.time + 1, seat=state.seat)
+        terminated: Any = after.time >= params.length
+        if self.apart:
+            terminated = after.time >= jnp.stack([jnp.minimum(2, params.length), jnp.asarray(params.length)])
+        return self.get_obs(after), after, 10 * action + action[::-1] + params.bonus, terminated, {}
+
+    def get_obs(self, state: AgentsState, params: Any = None, key: Array | None = None) -> Array:
+        time = jnp.full(2, state.time, jnp.float32)
+        return jnp.stack([time, jnp.arange(2.0), state.seat.astype(jnp.float32)], axis=-1)
+
+    def action_space(self, params: Any = None) -> spaces.Discrete:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-jnp.inf, jnp.inf, (3,))
 
 
 def categorical(params: Any, obs: Array) -> pg.Categorical:

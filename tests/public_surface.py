@@ -1,8 +1,10 @@
 """What counts as public, found by looking: used by the contract test and the docstring test."""
 
+import ast
 import functools
 import importlib
 import inspect
+import pathlib
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
@@ -10,8 +12,11 @@ from typing import Any
 
 import pgjax
 
+TESTS = pathlib.Path(__file__).parent
+# Rooms whose tests do not all begin with their name.
+MORE_TESTS = {"envs": ("normalization",), "returns": ("fold",), "rollout": ("agents",)}
 # Modules that stand on an extra; without it they cannot be imported and are left out.
-EXTRAS = {"brax", "jaxmarl", "gymnasium", "kfac_jax", "flashbax"}
+EXTRAS = {"tqdm", "orbax", "matplotlib"}
 
 
 @functools.cache
@@ -60,6 +65,12 @@ def classes() -> dict[str, type]:
     return _collect(lambda x: inspect.isclass(x) and x.__module__.startswith("pgjax"))
 
 
+@functools.cache
+def named() -> dict[str, Any]:
+    """Every public function and class, named alike."""
+    return dict(sorted({**functions(), **classes()}.items()))
+
+
 def home(x: Any) -> str:
     """The part of the package that x belongs to: "returns" for a function of pgjax.returns.on_policy."""
     return x.__module__.partition(".")[2].partition(".")[0]
@@ -74,3 +85,43 @@ def _collect(wanted: Callable[[Any], bool]) -> dict[str, Any]:
             if wanted(x) and id(x) not in found:
                 found[id(x)] = (f"{prefix}.{name}".removeprefix("."), x)
     return dict(sorted(found.values()))
+
+
+def tests_of(room: str) -> list[pathlib.Path]:
+    """The test files of a room: tests/<room>/ and tests/test_<room>*.py."""
+    names = (room, *MORE_TESTS.get(room, ()))
+    return sorted(
+        path
+        for path in TESTS.rglob("test_*.py")
+        if any(path.is_relative_to(TESTS / name) or path.name.startswith(f"test_{name}") for name in names)
+    )
+
+
+def used_in_the_tests_of(room: str) -> set[int]:
+    """Ids of the objects of pgjax that the tests of a room name outside their imports."""
+    return set().union(*map(_used_in, tests_of(room)))
+
+
+def _used_in(path: pathlib.Path) -> set[int]:
+    """Ids of what a file names, found by following its imports: `pg.gae`, `exact.value`, or `gae` itself."""
+    tree = ast.parse(path.read_text())
+    known: dict[str, Any] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "pgjax":
+                    module = importlib.import_module(alias.name)
+                    known[alias.asname or "pgjax"] = module if alias.asname else pgjax
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pgjax":
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                if hasattr(module, alias.name):
+                    known[alias.asname or alias.name] = getattr(module, alias.name)
+    read = (node for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute)))
+    return {id(x) for x in (_value_of(node, known) for node in read) if x is not None}
+
+
+def _value_of(node: ast.AST, known: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    return getattr(_value_of(node.value, known), node.attr, None) if isinstance(node, ast.Attribute) else None

@@ -69,15 +69,51 @@ def test_pins_cover_both_generations_of_jax_and_rejax_runs_on_the_same() -> None
         assert peers["gymnax"] < Version("1") <= pins["gymnax"]
 
 
+# Requirements that no file imports, and how they are used.
+TOOLS = {
+    "jax": "cuda[12] is the same package with its plugin",
+    "pytest-xdist": "pytest -n",
+    "pytest-cov": "pytest --cov",
+    "ruff": "make lint",
+    "mypy": "make types",
+    "sphinx": "make docs",
+    "furo": "html_theme",
+    "myst-parser": "extensions",
+    "ipykernel": "runs the notebooks",
+    "nbclient": "make notebooks",
+}
+FOLDERS = {"bench": ["benchmarks"], "test": ["tests", "conftest.py"]}  # who uses an extra, if not anybody
+
+
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_an_extra_holds_only_what_is_used(extra: str) -> None:
+    text = "\n".join(
+        path.read_text()
+        for folder in FOLDERS.get(extra, ["pgjax", "tests", "benchmarks", "notebooks", "docs", "conftest.py"])
+        for path in ([ROOT / folder] if folder.endswith(".py") else (ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".ipynb", ".md") and "_build" not in path.parts
+    )
+    for line in PROJECT["optional-dependencies"][extra]:
+        name = Requirement(line).name
+        module = MODULES.get(name, name.replace("-", "_"))
+        called = rf"(^|[ \"])(import|from) {module}\b|(import_module|importorskip)\(.{module}"
+        used = re.search(called, text, re.MULTILINE)
+        assert used or name in TOOLS, f"nothing under {extra} imports {module}"
+
+
+def test_the_readme_names_the_extras() -> None:
+    line = re.search(r"further extras: (.*)", (ROOT / "README.md").read_text())
+    assert line
+    assert {"plot", *re.findall(r"\w+", line[1])} == PROJECT["optional-dependencies"].keys() - {"cuda"}
+
+
 def test_the_package_imports_only_what_it_declares() -> None:
     required = {r.name.replace("-", "_") for r in REQUIRED}
     optional = {MODULES.get(r.name, r.name.replace("-", "_")) for r in OPTIONAL}
-    oracles = {"distrax", "rlax", "tensorflow_probability", "scipy", "hypothesis", "pytest"}
-    extra_only = {ROOT / "pgjax/envs" / f"{name}.py" for name in ("brax", "jaxmarl", "gymnasium")}
+    oracles = {"distrax", "rlax", "tensorflow_probability", "scipy", "hypothesis", "pytest", "equinox"}
     for path in (ROOT / "pgjax").rglob("*.py"):
         assert imported(path, at_top=False) <= (required | optional) - oracles, path
-        if path not in extra_only:
-            assert imported(path, at_top=True) <= required, path
+        assert imported(path, at_top=True) <= required, path
     assert "six" in required  # gymnax imports it without declaring it
 
 
@@ -95,6 +131,16 @@ def test_licence_and_type_marker_are_there() -> None:
     assert (ROOT / "pgjax/py.typed").exists()
 
 
+def test_supported_pythons_are_named_where_they_are_looked_for() -> None:
+    minors = re.findall(r"Programming Language :: Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
+    assert f">={minors[0]}" == PROJECT["requires-python"]
+    done = subprocess.run([sys.executable, ROOT / ".ci/newest_python.py"], capture_output=True, text=True, check=True)
+    minor, _, python = done.stdout.strip().partition(" ")
+    assert minor in minors
+    asked = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
+    assert f"Python {minor}." in asked.stdout
+
+
 def test_changelog_knows_the_version() -> None:
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -110,5 +156,7 @@ def test_makefile_explains_its_targets_and_names_scripts_that_exist() -> None:
 def test_the_gate_can_be_run_and_ends_with_the_tests() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
+    steps = [line.removeprefix("make ") for line in script.read_text().splitlines() if line.startswith("make ")]
+    assert steps == ["install", "docs", "notebooks", "test-newest", "test"]
     assert script.read_text().rstrip().endswith("make test")
     subprocess.run(["bash", "-n", str(script)], check=True)

@@ -211,7 +211,7 @@ def test_bad_arguments_are_named(call: Callable[[], Any], error: type[Exception]
 def test_swapped_arguments_are_refused() -> None:
     d = data()
     reward, value, next_value, no = d["reward"], d["value"], d["next_value"], d["terminated"]
-    with pytest.raises(TypeError, match="takes 3 positional arguments"):
+    with pytest.raises(TypeError, match="takes 3 arguments by position"):
         pg.gae(reward, 0.9, value, next_value, terminated=no, truncated=no, discount=0.9, lam=0.8)
     with pytest.raises(ValueError, match=r"^value must have the shape of reward, \[5, 2\], got \[\]"):
         pg.gae(reward, 0.9, next_value, terminated=no, truncated=no, discount=0.9, lam=0.8)

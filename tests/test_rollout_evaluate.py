@@ -10,6 +10,8 @@ import pytest
 from probes import coin, start
 
 import pgjax as pg
+from pgjax.envs import FiveValueAdapter
+from pgjax.rollout import evaluation
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CHANCE = 0.2  # each step of RANDOM_LENGTH ends the episode with this probability
@@ -25,7 +27,7 @@ def evaluate(env: Any, env_params: Any = None, *, seed: int = 0, num_episodes: i
 def test_long_episodes_count_as_much_as_short_ones() -> None:
     """The length is geometric with mean 5. Averaging what ended within a window would say much less."""
     number = 4096
-    result = evaluate(probes.RANDOM_LENGTH, num_episodes=number)
+    result = evaluate(probes.RANDOM_LENGTH, num_episodes=number, max_steps=500)
     assert result.episode_return.shape == result.episode_length.shape == (number,)
     np.testing.assert_array_equal(result.episode_return, result.episode_length)
     lengths = np.asarray(result.episode_length)
@@ -39,12 +41,26 @@ def test_long_episodes_count_as_much_as_short_ones() -> None:
 
 
 def test_each_environment_plays_its_first_episode_only() -> None:
-    """With one length for each environment, and all others waiting for the longest."""
+    """Each first episode earns one a step, every later one a hundred times its number more."""
     lengths = jnp.array([1, 7, 2, 5])
-    params = probes.ProbeParams(length=lengths, bonus=jnp.arange(4.0))
-    result = evaluate(probes.CONSTANT_REWARD, params)
+    result = evaluate(probes.CountsEpisodes(), {"length": lengths})
     np.testing.assert_array_equal(result.episode_length, lengths)
-    np.testing.assert_array_equal(result.episode_return, lengths * (1 + np.arange(4)))
+    np.testing.assert_array_equal(result.episode_return, lengths)
+
+
+def test_without_a_limit_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that never ends has no return. One that declares longer episodes than the default plays them."""
+    monkeypatch.setattr(evaluation, "MOST_STEPS", 6)
+    never = evaluate(probes.NeverEnds())
+    assert np.isnan(never.episode_return).all()
+    assert np.isnan(never.episode_length).all()
+    declared = probes.ProbeParams(length=jnp.array([4, 9, 7, 9]), max_steps_in_episode=jnp.array([3, 9, 8, 7]))
+    np.testing.assert_array_equal(evaluate(probes.Probe(), declared).episode_length, [3, 9, 7, 7])
+
+
+def test_a_limit_that_is_declared_and_not_kept_cuts_nothing() -> None:
+    env, params = FiveValueAdapter(probes.FiveValues(), max_steps=9), probes.ProbeParams(max_steps_in_episode=1)
+    assert set(np.unique(evaluate(env, params, num_episodes=8).episode_length)) == {2.0, 3.0}
 
 
 def test_what_outlasts_the_limit_is_not_a_number() -> None:
@@ -101,6 +117,7 @@ def test_vmap_over_policies_equals_a_loop() -> None:
         ({"max_steps": 0}, ValueError, "^max_steps must be at least 1"),
         ({"max_steps": 9.0}, TypeError, "^max_steps must be a Python int"),
         ({"policy": 3}, TypeError, "^policy must be a function"),
+        ({"policy": None}, TypeError, "^policy must be a function, got NoneType"),
         ({"policy": lambda p, o: o}, TypeError, "^policy must return a distribution"),
         ({"policy_state": jnp.zeros(3)}, ValueError, "^every leaf of policy_state"),
     ],
@@ -165,6 +182,7 @@ def test_an_end_bootstraps_as_its_mask_says(env: Any, ends: str, last: float) ->
 
 def test_start_is_the_state_before_anything_happened() -> None:
     state = start(probes.TERMINATES)
+    np.testing.assert_array_equal(state.num_episodes, 0)
     np.testing.assert_array_equal(state.step, 0)
     np.testing.assert_array_equal(state.running_return, 0.0)
     assert np.isnan(state.episode_return).all()

@@ -162,8 +162,13 @@ def test_evaluation_sets_the_state_back_too() -> None:
         (lambda p, o, h: pg.Categorical(h), r"^policy must return \(distribution, policy_state\) or .*got Categorical"),
         (lambda p, o, h: (pg.Categorical(h), 1, 2, h), "got Categorical, int, int, "),
         (lambda p, o, h: (h, pg.Categorical(h)), "where the distribution has log_prob"),
+        (
+            lambda p, o, h: (pg.Categorical(h), (h, h)),
+            "^the policy_state that policy returns must have the tree struct",
+        ),
+        (lambda p, o, h: (pg.Categorical(h), h[:, :1]), r"^the policy_state that policy .* \[3, 2\], got \[3, 1\]"),
     ],
 )
 def test_bad_recurrent_policies_are_named(policy: Any, match: str) -> None:
-    with pytest.raises(TypeError, match=match):
+    with pytest.raises((TypeError, ValueError), match=match):
         collect(ENV, policy=policy, state=start(ENV, num_envs=B, policy_state=INITIAL), num_steps=2)

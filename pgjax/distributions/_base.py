@@ -1,59 +1,19 @@
-"""What every distribution shares: how it is a pytree, and how sampling follows from its noise."""
+"""What every distribution shares: how sampling follows from its noise, what is listed, how actions are checked."""
 
 import dataclasses
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
+from pgjax._pytree import static as static
+from pgjax._pytree import validated_pytree as distribution  # noqa: F401  what every distribution is made by
 
 Array = jax.Array
-C = TypeVar("C", bound=type)
 
 MAX_OUTCOMES = 2**16
 """How many actions `support` lists at most."""
-
-
-def static(*, default: Any) -> Any:
-    """Make a field that is no leaf: a hashable value that shapes follow from."""
-    return dataclasses.field(default=default, metadata={"static": True})
-
-
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
-def distribution(cls: C) -> C:
-    """Make a class a frozen dataclass and a pytree whose leaves are its fields, without those made by `static`.
-
-    The constructor checks and broadcasts its arguments. Rebuilding from leaves does not, because
-    transformations put anything there: axis numbers, shapes, booleans, slices of the arrays.
-
-    Args:
-        cls: the class, with annotated fields.
-
-    Returns:
-        The class, registered with JAX.
-
-    Raises:
-        ValueError: by JAX, if the class is registered already.
-    """
-    made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    names = [field.name for field in dataclasses.fields(made) if "static" not in field.metadata]
-    static_names = [field.name for field in dataclasses.fields(made) if "static" in field.metadata]
-
-    def flatten(x: Any) -> tuple[Any, Any]:
-        return tuple(getattr(x, name) for name in names), tuple(getattr(x, name) for name in static_names)
-
-    def flatten_with_keys(x: Any) -> tuple[Any, Any]:
-        leaves, rest = flatten(x)
-        return tuple(zip(map(jax.tree_util.GetAttrKey, names), leaves, strict=True)), rest
-
-    def unflatten(rest: Any, leaves: Any) -> Any:
-        x: Any = object.__new__(made)
-        x._set(**dict(zip((*names, *static_names), (*leaves, *rest), strict=True)))
-        return x
-
-    jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
-    return made
 
 
 class Base:
@@ -97,7 +57,10 @@ class Base:
         Raises:
             TypeError: if an action does not determine its noise.
         """
-        raise TypeError(f"An action of a {type(self).__name__} does not determine the noise that it was made of.")
+        raise TypeError(
+            f"An action of a {type(self).__name__} does not determine the noise that it was made of. "
+            "Keep the noise, or use a rule that needs the action only, such as score_function."
+        )
 
     def support(self) -> tuple[Array, Array]:
         """List every action and its probability, at most 65,536 of them.
@@ -185,6 +148,12 @@ class Base:
         mine, theirs = getattr(self, name), getattr(other, name)
         _checks.require_trailing_shape(f"{name} of this distribution", mine, theirs.shape, of=f"{name} of other")
         return other._lifted(mine.shape[: mine.ndim - theirs.ndim])
+
+
+def companion(name: str, x: Any, parameter: Array, *, of: str) -> Array:
+    """Return a further parameter, broadcast to the first; a Python number takes the dtype of the first."""
+    x = jnp.asarray(x, parameter.dtype) if isinstance(x, float) else _checks.as_floating(name, x)
+    return _checks.broadcast_to(name, x, parameter.shape, of=of)
 
 
 def outside_box(action: Array, low: Any, high: Any) -> Array:

@@ -8,6 +8,7 @@ import inspect
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pgjax import _checks
 
@@ -103,23 +104,30 @@ def action_from_noise(distribution: Any, noise: Any) -> tuple[Any, Any, Array]:
     return action, None, log_prob_of(distribution, action)
 
 
-def draw_noise(distribution: Any, keys: Array) -> Any:
+def draw_noise(distribution: Any, key: Array, *, num_draws: int) -> Any:
     """Draw the noise of many draws at once, or say that this distribution has none of fixed size.
 
-        action_from_noise(d, draw_noise(d, keys)[i]) is sample_action(d, keys[i])
+        action_from_noise(d, draw_noise(d, key, num_draws=N)[i]) is one draw from d
 
-    Shapes: keys [N]; result [N, ...].
+    Shapes: result [N, ...] with N = num_draws.
 
     Args:
         distribution: one like those that will act; only its shapes matter.
-        keys: [N] JAX random keys; they are consumed.
+        key: a JAX random key; it is consumed.
+        num_draws: N.
 
     Returns:
         The noise, leaves [N, ...]; None for distributions from elsewhere.
     """
     if not getattr(distribution, "has_noise", False):
         return None
-    return jax.vmap(distribution.base_noise)(keys)
+    lead = distribution.shape[: len(distribution.shape) - distribution.event_ndim][:1]
+    if not lead:
+        return jax.vmap(distribution.base_noise)(jax.random.split(key, num_draws))
+    # All draws as rows of one batch: random numbers with a short last axis take three times as long to compile on CPU.
+    repeat = lambda x: jnp.broadcast_to(x, (num_draws, *x.shape)).reshape(-1, *x.shape[1:])  # noqa: E731
+    noise = jax.tree.map(repeat, distribution).base_noise(key)
+    return jax.tree.map(lambda x: x.reshape(num_draws, *lead, *x.shape[1:]), noise)
 
 
 _KEY_NAMES = ("key", "seed", "rng", "rng_key")

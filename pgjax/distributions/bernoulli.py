@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base
 from pgjax.distributions._relaxed import logistic_given, logit, path
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class Bernoulli(Base):
     """D independent yes-or-no choices; the action has D components, each 0 or 1.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base
 from pgjax.distributions._relaxed import gumbel, gumbel_given, path
 
 Array = jax.Array
@@ -18,7 +19,7 @@ MASKED_LOG_PROB = -1e9
 _UNROLL = 64  # up to so many actions, adding the probabilities one by one beats a cumulative sum on CPU
 
 
-@distribution
+@validated_pytree
 class Categorical(Base):
     """One of K actions, with probabilities softmax(logits) over the allowed ones.
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution, static
+from pgjax._pytree import static, validated_pytree
+from pgjax.distributions._base import Base
 from pgjax.distributions.categorical import MASKED_LOG_PROB, Categorical, as_action
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class MultiCategorical(Base):
     """D independent choices, the i-th among K_i actions; the action has D components.
 

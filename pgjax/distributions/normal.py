@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base, companion
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class Normal(Base):
     """D independent normal components, N(loc_i, scale_i²).
 
@@ -44,9 +45,7 @@ class Normal(Base):
 
     def __post_init__(self) -> None:
         loc = _checks.as_parameter("loc", self.loc)
-        self._set(
-            loc=loc, scale=_checks.broadcast_to("scale", _checks.as_floating("scale", self.scale), loc.shape, of="loc")
-        )
+        self._set(loc=loc, scale=companion("scale", self.scale, loc, of="loc"))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base
 from pgjax.distributions.categorical import Categorical
 
 Array = jax.Array
 
 
-@distribution
+@validated_pytree
 class OneHotCategorical(Base):
     """One of K actions as a one-hot vector, with probabilities softmax(logits) over the allowed ones.
 

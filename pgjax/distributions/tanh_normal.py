@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
-from pgjax.distributions._base import Base, distribution, outside_box
+from pgjax._pytree import validated_pytree
+from pgjax.distributions._base import Base, companion, outside_box
 from pgjax.distributions.normal import Normal
 
 Array = jax.Array
@@ -19,7 +20,7 @@ _NODES = np.linspace(-6.0, 6.0, 48)
 _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.sum(np.exp(-0.5 * _NODES**2))
 
 
-@distribution
+@validated_pytree
 class TanhNormal(Base):
     """D independent normal components, squashed by tanh into the box from low to high.
 
@@ -63,10 +64,7 @@ class TanhNormal(Base):
 
     def __post_init__(self) -> None:
         loc = _checks.as_parameter("loc", self.loc)
-        rest = {
-            name: _checks.broadcast_to(name, _checks.as_floating(name, getattr(self, name)), loc.shape, of="loc")
-            for name in ("scale", "low", "high")
-        }
+        rest = {name: companion(name, getattr(self, name), loc, of="loc") for name in ("scale", "low", "high")}
         self._set(loc=loc, **rest)
 
     @property
@@ -180,8 +178,8 @@ class TanhNormal(Base):
 
         In a loss write ``log_prob_of(distribution, trajectory.action, trajectory.raw_action)``, which does. Here the
         action is inverted to u after it has been moved inside the box by one unit in the last place of 1: the result is
-        finite at the bounds, but belongs to |u| of about 8 there, whatever u was. In float32 it is off by 0.1 nats at
-        |u| = 6 to 7 and by more beyond.
+        finite at the bounds, but belongs to |u| of about 8 there, whatever u was. In float32 with scale 1 the error is
+        at most 0.02 nats up to |u| = 6 and 1.2 nats up to 8; with scale 0.5 it is five times that.
 
         Args:
             action: [..., D] float, action units; extra leading axes allowed.

@@ -1,5 +1,6 @@
 """The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
 
+from pgjax.envs.description import single_params
 from pgjax.envs.normalization import (
     RewardScale,
     RunningStatistics,
@@ -26,6 +27,7 @@ __all__ = [
     "init_statistics",
     "normalize",
     "scale_reward",
+    "single_params",
     "update_reward_scale",
     "update_statistics",
 ]

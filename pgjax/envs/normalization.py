@@ -125,17 +125,18 @@ class RewardScale:
     """Running scale of rewards: the standard deviation of the discounted return of each environment."""
 
     statistics: RunningStatistics
-    running_return: Array  # [B] float32
+    running_return: Array  # [B] float32, or [B, A]
 
 
-@compiled("num_envs")
-def init_reward_scale(*, num_envs: int) -> RewardScale:
+@compiled("num_envs", "agents")
+def init_reward_scale(*, num_envs: int, agents: tuple[int, ...] = ()) -> RewardScale:
     """Start the running reward scale for num_envs environments.
 
-    Shapes: running_return [num_envs].
+    Shapes: running_return [num_envs], or [num_envs, A] for agents = (A,).
 
     Args:
         num_envs: number of environments, at least 1; static.
+        agents: the axes of the agents, `env.agents`; static.
 
     Returns:
         The state, with scale 1.
@@ -145,7 +146,7 @@ def init_reward_scale(*, num_envs: int) -> RewardScale:
         ValueError: if num_envs < 1.
     """
     num_envs = _checks.as_positive_int("num_envs", num_envs)
-    return RewardScale(init_statistics(jnp.float32(0.0)), jnp.zeros(num_envs, jnp.float32))
+    return RewardScale(init_statistics(jnp.float32(0.0)), jnp.zeros((num_envs, *agents), jnp.float32))
 
 
 @compiled(unit_interval=("discount",))

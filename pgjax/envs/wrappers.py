@@ -1,13 +1,14 @@
 """Environments that show another form of what is seen. Each is hashable, so that it can select a program."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from pgjax import _checks
+from pgjax.envs.description import agents_of, given_params
 
 Array = jax.Array
 
@@ -41,8 +42,30 @@ class Wrapper:
         """Take one step and start anew where the episode ended: six values."""
         return self.env.step(key, state, action, params)
 
+    def restart(self, key: Array, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Begin an episode after the one that ended in `state`: (obs, state).
 
-class EncodedObservation(Wrapper):
+        A wrapper of your own that changes `reset` is restarted by it, unless it says otherwise here.
+        """
+        if type(self).reset is not Wrapper.reset:
+            return self.reset(key, params)
+        return self._restart_inside(key, state, params)
+
+    def with_transition_gradients(self) -> Self:
+        """Return this wrapper around env.with_transition_gradients(), through whose steps gradients pass."""
+        return replace(self, env=self.env.with_transition_gradients())
+
+    def _restart_inside(self, key: Array, state: Any, params: Any) -> tuple[Any, Any]:
+        if isinstance(self.env, Wrapper):
+            return self.env.restart(key, state, params)
+        return self.env.reset(key, params)
+
+    def _truncated_inside(self, state: Any, params: Any) -> Array:
+        is_truncated = getattr(self.env, "is_truncated", None)
+        return jnp.asarray(False if is_truncated is None else is_truncated(state, params))
+
+
+class _EncodedObservation(Wrapper):
     """An environment that shows another form of what `env` shows, in `step` and in `step_env` alike.
 
     Args:
@@ -64,6 +87,11 @@ class EncodedObservation(Wrapper):
         obs, state = self.env.reset(key, params)
         return self.encode(obs, params), state
 
+    def restart(self, key: Array, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Begin an episode after the one that ended in `state`: (obs, state)."""
+        obs, state = self._restart_inside(key, state, params)
+        return self.encode(obs, params), state
+
     def step(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
         """Take one step and start anew where the episode ended: six values."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
@@ -77,7 +105,7 @@ class EncodedObservation(Wrapper):
 
 
 @dataclass(frozen=True)
-class OneHotObservation(EncodedObservation):
+class OneHotObservation(_EncodedObservation):
     """Give a discrete observation as a one-hot vector, float32 [num_values].
 
     Args:
@@ -117,14 +145,14 @@ class OneHotObservation(EncodedObservation):
 
 
 @dataclass(frozen=True)
-class FlattenObservation(EncodedObservation):
-    """Give a pytree of observations as one float32 vector.
+class FlattenObservation(_EncodedObservation):
+    """Give a pytree of observations as one float32 vector, one for each agent where env.agents is (A,).
 
     Args:
         env: an environment whose observation is any pytree of arrays.
 
     Returns:
-        The environment with observations [sum of sizes].
+        The environment with observations [sum of sizes], or [A, sum of sizes].
 
     Raises:
         TypeError: if a leaf of the observation is no array.
@@ -132,22 +160,11 @@ class FlattenObservation(EncodedObservation):
 
     def encode(self, obs: Any, params: Any) -> Array:
         """Give the other form of an observation of `env`."""
-        return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(obs)])
+        agents = agents_of(self.env)
+        rows = [leaf.reshape((*agents, -1)).astype(jnp.float32) for leaf in jax.tree.leaves(obs)]
+        return jnp.concatenate(rows, axis=-1)
 
     def observation_space(self, params: Any = None) -> spaces.Box:
         """Say what the encoded observations look like."""
         obs, _ = jax.eval_shape(self.reset, jax.random.key(0), given_params(self.env, params))
-        return spaces.Box(-jnp.inf, jnp.inf, obs.shape, jnp.float32)
-
-
-def given_params(env: Any, params: Any) -> Any:
-    """Fill in the environment's own parameters where none are given, which step_env, unlike step, does not do.
-
-    Args:
-        env: the environment.
-        params: its parameters, or None.
-
-    Returns:
-        params, or env.default_params; None if there are none either.
-    """
-    return getattr(env, "default_params", None) if params is None else params
+        return spaces.Box(-jnp.inf, jnp.inf, obs.shape[-1:], jnp.float32)

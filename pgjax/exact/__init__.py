@@ -1,10 +1,14 @@
 """Ground truth: exact objectives, gradients and moments, to hold estimators against.
 
-Gradients here are those of the objective itself (ascent); estimators elsewhere in the library return the
-gradient of minus the objective (descent). The rooms are `tabular`, `lqr`, `variance` and `problems`, beside the
-enumeration of trajectories; their names are found here as well.
+The rooms are `tabular` (finite processes), `lqr` (linear systems with quadratic costs), `variance` (exact moments of
+estimators) and `problems` (small ones to try them on), beside the enumeration of trajectories. All names are found
+here too, but for the functions of `lqr`, which share theirs with `tabular`: `exact.value(mdp, probs)` is the value of
+a tabular policy and `exact.lqr.value(lqr, gain, x)` that of a linear one.
 
-The names of `pgjax.certify`, which holds estimators against this truth, are found here too. They are looked up on
+Gradients here are those of the objective itself (ascent); estimators elsewhere in the library return the
+gradient of minus the objective (descent).
+
+The names of `pgjax.certify`, which holds estimators against this truth, are found here as well. They are looked up on
 demand, because that package imports this one.
 """
 
@@ -12,10 +16,18 @@ import importlib
 from typing import Any
 
 from pgjax.exact import lqr, problems, tabular, variance
-from pgjax.exact._spectrum import spectral_radius
 from pgjax.exact.enumeration import gauss_hermite, groups, join, trajectories, weighted_moments
-from pgjax.exact.lqr import *  # noqa: F403
+from pgjax.exact.lqr import (
+    LQR,
+    LQREnvironment,
+    LQRParams,
+    LQRState,
+    lqr_gpomdp_moments,
+    lqr_pathwise_moments,
+    lqr_reinforce_moments,
+)
 from pgjax.exact.problems import *  # noqa: F403
+from pgjax.exact.spectrum import spectral_radius
 from pgjax.exact.tabular import *  # noqa: F403
 from pgjax.exact.variance import *  # noqa: F403
 
@@ -43,8 +55,10 @@ _CERTIFY = (
     "tabular_problem",
 )
 
-__all__ = ["gauss_hermite", "groups", "join", "spectral_radius", "trajectories", "weighted_moments"]
-__all__ += lqr.__all__
+__all__ = ["lqr", "problems", "tabular", "variance"]
+__all__ += ["LQR", "LQREnvironment", "LQRParams", "LQRState"]
+__all__ += ["lqr_gpomdp_moments", "lqr_pathwise_moments", "lqr_reinforce_moments"]
+__all__ += ["gauss_hermite", "groups", "join", "spectral_radius", "trajectories", "weighted_moments"]
 __all__ += problems.__all__
 __all__ += tabular.__all__
 __all__ += variance.__all__
@@ -55,3 +69,7 @@ def __getattr__(name: str) -> Any:
     if name in _CERTIFY:
         return getattr(importlib.import_module("pgjax.certify"), name)
     raise AttributeError(f"module 'pgjax.exact' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CERTIFY})

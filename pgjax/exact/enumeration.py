@@ -1,7 +1,7 @@
 """Every trajectory of a small process with its probability, so that expectations are sums.
 
-A batch of all trajectories goes through an estimator like any other batch; the weighted mean of what it
-gives for each of them is its exact expectation, and the weighted covariance its exact covariance.
+An estimator takes the batch of all trajectories like any other batch; the weighted mean of its contributions is its
+exact expectation, and their weighted covariance its exact covariance.
 """
 
 import itertools
@@ -16,7 +16,8 @@ from jax.flatten_util import ravel_pytree
 from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Params, Trajectory
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, terminal_states
+from pgjax.exact.tabular._arguments import checked_policy
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 
 Array = jax.Array
 
@@ -36,7 +37,7 @@ def trajectories(
     Shapes: probs [S, A]; leaves of the trajectory [H, N, ...], obs [H, N, S]; weights [N].
 
     Args:
-        mdp: the process, concrete.
+        mdp: the process, a `TabularMDP`, concrete.
         probs: [S, A] float, the policy that collects the data, concrete.
         horizon: H, environment steps; None takes ``mdp.horizon``.
         limit: the most trajectories to list.
@@ -99,7 +100,7 @@ def _pack(mdp: TabularMDP, probs: Array, paths: Any, ended: Any) -> Trajectory:
         reward=jnp.asarray(np.where(running, np.asarray(mdp.reward)[state, action], 0.0), dtype),
         next_obs=jnp.asarray(one_hot[after] * running[..., None], dtype),
         terminated=jnp.asarray(terminated),
-        truncated=jnp.zeros(state.shape, bool),
+        truncated=jnp.asarray(np.zeros(state.shape, bool)),
         log_prob=jnp.asarray(log_prob, dtype),
         step=jnp.asarray(np.broadcast_to(np.arange(len(state))[:, None], state.shape), jnp.int32),
     )
@@ -198,7 +199,7 @@ def gauss_hermite(num_nodes: int, shape: tuple[int, ...] = ()) -> tuple[Array, A
 
 @compiled()
 def weighted_moments(contributions: Params, weights: Array) -> tuple[Params, Array]:
-    """Compute the mean and the covariance of what an estimator gives for each trajectory of a list.
+    """Compute the mean and the covariance of the contributions of an estimator, one for each trajectory of a list.
 
         mean = Σ_n w_n g_n,  covariance = Σ_n w_n (g_n - mean) (g_n - mean)ᵀ
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.expectation.rules import rule
-from pgjax.expectation.sampling import batch_shape, evaluate, map_parts, support
+from pgjax.expectation.sampling import evaluate, map_parts, rows_of, support
 
 Array = jax.Array
 
@@ -24,14 +24,14 @@ def enumerated(distribution: Any, f: Callable[[Any], Array]) -> Array:
         key: a JAX random key; not used.
         distribution: Categorical, OneHotCategorical, or a MultiCategorical or Bernoulli with at most 65,536 actions in
             all; or a tree of such, with so many combinations.
-        f: of an action [..., *event], gives [...] float; it is mapped over the actions. It is not evaluated at actions
+        f: of an action [..., *event], gives [...]; it is mapped over the actions. It is not evaluated at actions
             of probability 0, in whose place the mode is taken, so that it may be infinite there.
 
     Returns:
         [...] float: E f(x), exact, and so are its derivatives of any order.
 
     Raises:
-        TypeError: if the actions are continuous, or f does not give floats.
+        TypeError: if the actions are continuous, or f does not give numbers.
         ValueError: if there are too many, or f does not give one number for each row.
 
     Properties:
@@ -48,7 +48,7 @@ def enumerated(distribution: Any, f: Callable[[Any], Array]) -> Array:
     References:
         Allen et al. (2017), Mean actor critic, where f is a critic.
     """
-    batch = batch_shape("enumerated", distribution)
+    rows = rows_of("enumerated", distribution)
     actions, probs = support("enumerated", distribution)
     possible = probs > 0.0
 
@@ -57,5 +57,5 @@ def enumerated(distribution: Any, f: Callable[[Any], Array]) -> Array:
         return jnp.where(chosen, action, mode[None])
 
     modes = map_parts("enumerated", lambda d: d.mode(), distribution)
-    value = jax.vmap(lambda a: evaluate("f", f, a, batch))(jax.tree.map(or_mode, actions, modes))
+    value = jax.vmap(lambda a: evaluate("f", f, a, rows))(jax.tree.map(or_mode, actions, modes))
     return jnp.sum(jnp.where(possible, probs * jnp.where(possible, value, 0.0), 0.0), axis=0)

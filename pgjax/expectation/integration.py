@@ -7,7 +7,7 @@ import numpy as np
 
 from pgjax.expectation.laws import product
 from pgjax.expectation.rules import Rule
-from pgjax.expectation.sampling import batch_shape
+from pgjax.expectation.sampling import rows_of
 
 
 def nodes(
@@ -20,11 +20,11 @@ def nodes(
     Shapes: N nodes, the product over the laws; leaves of the noise [N, ...], weights [N].
 
     Args:
-        rule: the rule.
+        rule: whose noise it is.
         distribution: one row, without batch axes, and concrete, since nodes and weights of discrete noise follow from
             its probabilities; or a tree of such.
         size: nodes for each continuous number, at least 2, or a dict from names of noise to such; None for the default
-            of each law: 96 for uniform numbers, 32 for normal ones, 128 for a Beta.
+            of each law: 96 for uniform numbers, 64 for normal ones, 128 for a TanhNormal and a Beta.
         **options: of the rule; of them num_samples matters.
 
     Returns:
@@ -51,7 +51,7 @@ def nodes(
         Takahasi and Mori (1974), Double exponential formulas for numerical integration.
         Golub and Welsch (1969), Calculation of Gauss quadrature rules.
     """
-    batch = batch_shape(rule.name, distribution)
+    batch = rows_of(rule.name, distribution).shape
     if batch:
         raise ValueError(f"nodes needs a distribution of one row, without batch axes, got batch axes {list(batch)}.")
     options = rule._with(options)

@@ -212,7 +212,7 @@ def _draw_own(key: Array, d: Any) -> Any:
 
 def _own_nodes(d: Any, size: int | None) -> Nodes:
     if isinstance(d, (Normal, TanhNormal)):
-        return _grid(*_quadrature.hermite(size or 32), d.loc)
+        return _grid(*_quadrature.normal(size or (64 if isinstance(d, Normal) else 128)), d.loc)
     if isinstance(d, Beta):
         return _beta_nodes(d, size or 128)
     if getattr(d, "is_differentiable", True):
@@ -257,13 +257,13 @@ own = Law("own", _draw_own, _own_nodes)
 uniform = independent("uniform", _uniform, _quadrature.tanh_sinh, size=96)
 """Uniform numbers in (0, 1)."""
 
-normal = independent("normal", jax.random.normal, _quadrature.hermite, size=32)
+normal = independent("normal", jax.random.normal, _quadrature.normal, size=64)
 """Standard normal numbers."""
 
 rayleigh = independent("rayleigh", _rayleigh, _quadrature.rayleigh, size=96)
 """Positive numbers with density w exp(−w²/2)."""
 
-two_sided_maxwell = independent("two_sided_maxwell", _maxwell, _quadrature.two_sided_maxwell, size=32)
+two_sided_maxwell = independent("two_sided_maxwell", _maxwell, _quadrature.two_sided_maxwell, size=64)
 """Numbers of either sign with density m² exp(−m²/2) / √(2π)."""
 
 sign = independent("sign", jax.random.rademacher, _quadrature.signs, size=2)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from pgjax.expectation.rules import rule
-from pgjax.expectation.sampling import batch_shape, differentiable_sample, evaluate, map_parts, require_differentiable
+from pgjax.expectation.sampling import differentiable_sample, evaluate, map_parts, require_differentiable, rows_of
 
 Array = jax.Array
 
@@ -22,13 +22,13 @@ def pathwise(distribution: Any, f: Callable[[Any], Array], *, x: Any) -> Array:
     Args:
         key: a JAX random key; it is consumed.
         distribution: Normal, TanhNormal or Beta, or a tree of such.
-        f: of an action [..., D], gives [...] float; continuous, and differentiable almost everywhere.
+        f: of an action [..., D], gives [...]; continuous, and differentiable almost everywhere.
 
     Returns:
         [...] float: f(x); its gradient is the estimate.
 
     Raises:
-        TypeError: if the actions are discrete, or f does not give floats. At a `taken` action also for Beta, whose
+        TypeError: if the actions are discrete, or f does not give numbers. At a `taken` action also for Beta, whose
             action does not determine its noise.
         ValueError: if f does not give one number for each row.
 
@@ -50,7 +50,7 @@ def pathwise(distribution: Any, f: Callable[[Any], Array], *, x: Any) -> Array:
         Figurnov, Mohamed and Mnih (2018), Implicit reparameterization gradients, for Beta.
     """
     action = differentiable_sample("pathwise", distribution, x)
-    return evaluate("f", f, action, batch_shape("pathwise", distribution))
+    return evaluate("f", f, action, rows_of("pathwise", distribution))
 
 
 @rule()
@@ -64,13 +64,13 @@ def at_mode(distribution: Any, f: Callable[[Any], Array]) -> Array:
     Args:
         key: a JAX random key; not used.
         distribution: Normal, TanhNormal or Beta, or a tree of such. For a TanhNormal the mode is the squashed mean.
-        f: of an action [..., D], gives [...] float, differentiable.
+        f: of an action [..., D], gives [...], differentiable.
 
     Returns:
         [...] float: f(mode); its gradient is the estimate.
 
     Raises:
-        TypeError: if the actions are discrete, whose mode has no gradient, or f does not give floats.
+        TypeError: if the actions are discrete, whose mode has no gradient, or f does not give numbers.
         ValueError: if f does not give one number for each row.
 
     Properties:
@@ -89,4 +89,4 @@ def at_mode(distribution: Any, f: Callable[[Any], Array]) -> Array:
     """
     require_differentiable("at_mode", distribution)
     action = map_parts("at_mode", lambda d: d.mode(), distribution)
-    return evaluate("f", f, action, batch_shape("at_mode", distribution))
+    return evaluate("f", f, action, rows_of("at_mode", distribution))

@@ -8,7 +8,7 @@ import jax
 from pgjax import _checks
 from pgjax.expectation import laws
 from pgjax.expectation.rules import rule
-from pgjax.expectation.sampling import batch_shape, evaluate, map_parts, require_methods, sampled
+from pgjax.expectation.sampling import evaluate, map_parts, require_methods, rows_of, sampled
 from pgjax.expectation.terms import gradient_only, weighted
 
 Array = jax.Array
@@ -35,8 +35,8 @@ def relax(
     Args:
         key: a JAX random key; it is consumed.
         distribution: Bernoulli, Categorical, OneHotCategorical or MultiCategorical, or a tree of such.
-        f: of an action [..., *event], gives [...] float; only its value at x is used.
-        control: of a relaxed sample z, in nats as of `relaxed_from`, gives [...] float; differentiable. To learn it,
+        f: of an action [..., *event], gives [...]; only its value at x is used.
+        control: of a relaxed sample z, in nats as of `relaxed_from`, gives [...]; differentiable. To learn it,
             pass ``bind(network, parameters)`` and use `control_gradient`.
         scale: s, scalar or [...] float.
 
@@ -44,7 +44,7 @@ def relax(
         [...] float: f(x); its gradient is the estimate.
 
     Raises:
-        TypeError: if the distribution is not relaxable, or f or control does not give floats.
+        TypeError: if the distribution is not relaxable, or f or control does not give numbers.
         ValueError: if f or control does not give one number for each row.
 
     Properties:
@@ -66,12 +66,12 @@ def relax(
         estimation.
     """
     require_methods("relax", distribution, "relaxed_given", remedy=_NO_RELAXED_SAMPLE)
-    batch = batch_shape("relax", distribution)
+    rows = rows_of("relax", distribution)
     action, log_prob = sampled("relax", distribution, x)
-    value = evaluate("f", f, action, batch)
+    value = evaluate("f", f, action, rows)
     scale = _checks.as_scalar_or_shape("scale", scale, value.shape)
     z, z_given = _consistent(distribution, action, u), _given(distribution, action, v)
-    c, c_given = (scale * evaluate("control", control, relaxed, batch) for relaxed in (z, z_given))
+    c, c_given = (scale * evaluate("control", control, relaxed, rows) for relaxed in (z, z_given))
     return value + weighted(value - c_given, gradient_only(log_prob)) + gradient_only(c - c_given)
 
 
@@ -88,7 +88,7 @@ def rebar(
     Args:
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
-        f: of an action [..., *event] in floats, gives [...] float; differentiable, also between the actions.
+        f: of an action [..., *event] in floats, gives [...]; differentiable, also between the actions.
         temperature: scalar float, positive, which is not checked; as it falls the control variate comes nearer to f and
             its gradient grows.
         scale: scalar or [...] float, how much of the control variate is used.
@@ -97,7 +97,7 @@ def rebar(
         [...] float: f(x); its gradient is the estimate.
 
     Raises:
-        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give floats.
+        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give numbers.
         ValueError: if f does not give one number for each row.
 
     Properties:
@@ -138,14 +138,14 @@ def gumbel_softmax(distribution: Any, f: Callable[[Any], Array], *, u: Any, temp
     Args:
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
-        f: of a point [..., K] of the simplex or [..., D] of the cube, gives [...] float; differentiable.
+        f: of a point [..., K] of the simplex or [..., D] of the cube, gives [...]; differentiable.
         temperature: scalar float, positive, which is not checked.
 
     Returns:
         [...] float: f at the softened sample, not at an action; its gradient is the estimate.
 
     Raises:
-        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give floats.
+        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give numbers.
         ValueError: if f does not give one number for each row.
 
     Properties:
@@ -167,7 +167,7 @@ def gumbel_softmax(distribution: Any, f: Callable[[Any], Array], *, u: Any, temp
     """
     require_methods("gumbel_softmax", distribution, "soften", remedy=_NO_SOFT_ACTION)
     z = map_parts("gumbel_softmax", lambda d, u: d.relaxed_from(u), distribution, u)
-    return evaluate("f", f, _soft(distribution, z, temperature), batch_shape("gumbel_softmax", distribution))
+    return evaluate("f", f, _soft(distribution, z, temperature), rows_of("gumbel_softmax", distribution))
 
 
 @rule(x="own", u=laws.uniform)
@@ -181,14 +181,14 @@ def straight_through(distribution: Any, f: Callable[[Any], Array], *, x: Any, u:
     Args:
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
-        f: of an action [..., *event] in floats, gives [...] float; differentiable.
+        f: of an action [..., *event] in floats, gives [...]; differentiable.
         temperature: scalar float, positive, which is not checked.
 
     Returns:
         [...] float: f(x); its gradient is the estimate.
 
     Raises:
-        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give floats.
+        TypeError: if the distribution is not relaxable or its actions are indices, or f does not give numbers.
         ValueError: if f does not give one number for each row.
 
     Properties:
@@ -213,7 +213,7 @@ def straight_through(distribution: Any, f: Callable[[Any], Array], *, x: Any, u:
     action, _ = sampled("straight_through", distribution, x)
     soft = _soft(distribution, _consistent(distribution, action, u), temperature)
     carried = jax.tree.map(lambda hard, soft: hard + gradient_only(soft), _floating(distribution, action), soft)
-    return evaluate("f", f, carried, batch_shape("straight_through", distribution))
+    return evaluate("f", f, carried, rows_of("straight_through", distribution))
 
 
 _NO_RELAXED_SAMPLE = (

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pgjax import _checks
@@ -86,48 +87,59 @@ def _by_part(tree: Any) -> Any:
     return tree
 
 
-def batch_shape(name: str, distribution: Any) -> tuple[int, ...] | None:
-    """Return the axes of the rows, the same for all parts; None for distributions from elsewhere.
+class Rows(NamedTuple):
+    """What f is to give for a distribution."""
+
+    shape: tuple[int, ...] | None  # the axes of the rows; None for distributions from elsewhere
+    dtype: Any  # of its parameters
+
+
+def rows_of(name: str, distribution: Any) -> Rows:
+    """Look up the axes of the rows, which are the same for all parts, and the dtype.
 
     Args:
         name: of the rule, for messages.
         distribution: a distribution or a tree of them.
 
     Returns:
-        The shape [...] of a log-probability.
+        The shape [...] of a log-probability, and its dtype.
 
     Raises:
         ValueError: if the parts differ.
     """
-    _, components = parts(name, distribution)
-    shapes = {tuple(d.shape[: len(d.shape) - d.event_ndim]) for (d,) in components if hasattr(d, "event_ndim")}
+    known = [d for (d,) in parts(name, distribution)[1] if hasattr(d, "event_ndim")]
+    shapes = {tuple(d.shape[: len(d.shape) - d.event_ndim]) for d in known}
     if len(shapes) > 1:
         raise ValueError(f"{name}: the parts of a tree of distributions must have the same batch axes, got {shapes}.")
-    return shapes.pop() if shapes else None
+    dtypes = [jax.tree.leaves(d)[0].dtype for d in known]
+    return Rows(shapes.pop() if shapes else None, jnp.result_type(jnp.float32, *dtypes))
 
 
-def evaluate(name: str, f: Callable[[Any], Any], action: Any, batch: tuple[int, ...] | None) -> Array:
+def evaluate(name: str, f: Callable[[Any], Any], action: Any, rows: Rows) -> Array:
     """Call a function of the action and check that it gives one number for each row.
 
     Args:
         name: what the function is called, for messages.
         f: the function.
         action: [..., *event].
-        batch: the axes of the rows, or None.
+        rows: of the distribution.
 
     Returns:
-        [...] float.
+        [...] float; integers and booleans are made floats.
 
     Raises:
-        TypeError: if f is no function or does not give floats.
+        TypeError: if f is no function, or does not give numbers.
         ValueError: if it does not give one number for each row.
     """
     _checks.require_callable(name, f)
-    value = _checks.as_floating(f"the result of {name}", f(action))
-    if batch is not None and value.shape != batch:
+    value = _checks.as_array(f"the result of {name}", f(action))
+    if jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == jnp.bool_:
+        value = value.astype(rows.dtype)
+    value = _checks.as_floating(f"the result of {name}", value)
+    if rows.shape is not None and value.shape != rows.shape:
         raise ValueError(
-            f"{name} must give one number for each row, shape {list(batch)}, got {list(value.shape)}. "
-            "It is called with an action for each row; sum over the axes of the action."
+            f"{name} must give one number for each row, shape {list(rows.shape)}, got {list(value.shape)}. "
+            "It is called with the actions of all rows at once: sum over the axes of an action, and over no others."
         )
     return value
 

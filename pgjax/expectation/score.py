@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax.expectation.laws import many
 from pgjax.expectation.rules import rule
-from pgjax.expectation.sampling import batch_shape, evaluate, sampled
+from pgjax.expectation.sampling import evaluate, rows_of, sampled
 from pgjax.expectation.terms import gradient_only, weighted
 
 Array = jax.Array
@@ -26,21 +26,20 @@ def score_function(distribution: Any, f: Callable[[Any], Array], *, x: Any, base
     Args:
         key: a JAX random key; it is consumed.
         distribution: any of `pgjax.distributions`, a tree of them, or one of another library.
-        f: of an action [..., *event], gives [...] float; it need not be continuous.
+        f: of an action [..., *event], gives [...]; it need not be continuous.
         baseline: scalar or [...] float, in the units of f. It must not depend on the sample.
 
     Returns:
         [...] float: f(x); its gradient is the estimate.
 
     Raises:
-        TypeError: if f does not give floats.
+        TypeError: if f does not give numbers.
         ValueError: if f does not give one number for each row, or baseline has another shape.
 
     Properties:
         Unbiased for any baseline. Its derivatives with respect to the baseline are 0, those of its gradient are not, so
         that `control_gradient` can train a baseline. Where f is infinite, the value is and the gradient is NaN. One
-        evaluation of f. For a normal with D components and a linear f the variance is about D times that of
-        `pathwise`. For second derivatives use `dice`.
+        evaluation of f. For second derivatives use `dice`: here they lack f ∇log p ∇log pᵀ.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -56,7 +55,7 @@ def score_function(distribution: Any, f: Callable[[Any], Array], *, x: Any, base
         Mohamed et al. (2020), Monte Carlo gradient estimation in machine learning, section 4.
     """
     action, log_prob = sampled("score_function", distribution, x)
-    value = evaluate("f", f, action, batch_shape("score_function", distribution))
+    value = evaluate("f", f, action, rows_of("score_function", distribution))
     baseline = _checks.as_scalar_or_shape("baseline", baseline, value.shape)
     return value + weighted(value - baseline, gradient_only(log_prob))
 
@@ -72,14 +71,14 @@ def score_leave_one_out(distribution: Any, f: Callable[[Any], Array], *, x: Any,
     Args:
         key: a JAX random key; it is consumed.
         distribution: any of `pgjax.distributions`, or a tree of them.
-        f: of an action [..., *event], gives [...] float; it is mapped over the samples.
+        f: of an action [..., *event], gives [...]; it is mapped over the samples.
         num_samples: N, at least 2.
 
     Returns:
         [...] float: the mean of f over the samples; its gradient is the estimate.
 
     Raises:
-        TypeError: if f does not give floats, or num_samples is no int.
+        TypeError: if f does not give numbers, or num_samples is no int.
         ValueError: if num_samples is below 2 or the noise has another number of samples.
 
     Properties:
@@ -98,12 +97,12 @@ def score_leave_one_out(distribution: Any, f: Callable[[Any], Array], *, x: Any,
         Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free.
     """
     number = _checks.as_positive_int("num_samples", num_samples, at_least=2)
-    batch = batch_shape("score_leave_one_out", distribution)
+    rows = rows_of("score_leave_one_out", distribution)
     came = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(x)}
     if came != {number}:
         raise ValueError(f"the noise x must lead with num_samples={number} samples, got {came}.")
     action, log_prob = sampled("score_leave_one_out", distribution, x)
-    value = jax.vmap(lambda a: evaluate("f", f, a, batch))(action)
+    value = jax.vmap(lambda a: evaluate("f", f, a, rows))(action)
     others = (jnp.sum(value, axis=0, keepdims=True) - value) / (number - 1)
     return jnp.mean(value + weighted(value - others, gradient_only(log_prob)), axis=0)
 
@@ -119,14 +118,14 @@ def dice(distribution: Any, f: Callable[[Any], Array], *, x: Any, baseline: Any 
     Args:
         key: a JAX random key; it is consumed.
         distribution: any of `pgjax.distributions`, a tree of them, or one of another library.
-        f: of an action [..., *event], gives [...] float; it need not be continuous in the action.
+        f: of an action [..., *event], gives [...]; it need not be continuous in the action.
         baseline: scalar or [...] float, in the units of f. It must depend neither on the sample nor on the parameters.
 
     Returns:
         [...] float: f(x); its n-th derivative is an estimate of that of E f(x).
 
     Raises:
-        TypeError: if f does not give floats.
+        TypeError: if f does not give numbers.
         ValueError: if f does not give one number for each row, or baseline has another shape.
 
     Properties:
@@ -145,6 +144,6 @@ def dice(distribution: Any, f: Callable[[Any], Array], *, x: Any, baseline: Any 
         Foerster et al. (2018), DiCE: the infinitely differentiable Monte Carlo estimator.
     """
     action, log_prob = sampled("dice", distribution, x)
-    value = evaluate("f", f, action, batch_shape("dice", distribution))
+    value = evaluate("f", f, action, rows_of("dice", distribution))
     baseline = _checks.as_scalar_or_shape("baseline", baseline, value.shape)
     return value + weighted(value - baseline, jnp.expm1(gradient_only(log_prob)))

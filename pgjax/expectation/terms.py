@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial as bind
 
 from pgjax import _checks
-from pgjax.expectation.sampling import batch_shape, parts
+from pgjax.expectation.sampling import parts, rows_of
 
 Array = jax.Array
 stop = jax.lax.stop_gradient
@@ -32,6 +32,9 @@ def gradient_only(x: Any) -> Array:
 
     Returns:
         [...] zeros.
+
+    Raises:
+        TypeError: if x is not floating.
 
     Properties:
         Its derivatives of any order are those of x.
@@ -103,7 +106,7 @@ def through(distribution: Any, cotangent: Any) -> Array:
         Wang et al. (2017), Sample efficient actor-critic with experience replay, whose trust region acts on the
         parameters of the distribution.
     """
-    batch = batch_shape("through", distribution) or ()
+    batch = rows_of("through", distribution).shape or ()
     return sum((_through(d, c, len(batch)) for d, c in parts("through", distribution, cotangent)[1]), jnp.zeros(batch))
 
 

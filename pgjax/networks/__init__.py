@@ -17,22 +17,27 @@ policy, so that it starts near the uniform or the central action, and 1 for the 
 
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.critics import ContinuousQNetwork, Ensemble, QNetwork, ValueNetwork
-from pgjax.networks.defaults import default_actor_critic
-from pgjax.networks.heads import BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
-from pgjax.networks.layers import MLP
+from pgjax.networks.defaults import default_actor_critic, default_recurrent_actor_critic
+from pgjax.networks.heads import BernoulliPolicy, BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
+from pgjax.networks.layers import MLP, Convolutions
+from pgjax.networks.observations import Features
 
 __all__ = [
     "MLP",
     "ActorCritic",
+    "BernoulliPolicy",
     "BetaPolicy",
     "ContinuousQNetwork",
     "ConvActorCritic",
+    "Convolutions",
     "DiscretePolicy",
     "Ensemble",
+    "Features",
     "GaussianPolicy",
     "QNetwork",
     "RecurrentActorCritic",
     "TanhGaussianPolicy",
     "ValueNetwork",
     "default_actor_critic",
+    "default_recurrent_actor_critic",
 ]

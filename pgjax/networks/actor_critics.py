@@ -1,6 +1,6 @@
 """Networks that act and judge: a policy and a value in one module."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.networks.critics import ValueNetwork
-from pgjax.networks.layers import MLP, Activation, Head, orthogonal
+from pgjax.networks.initialization import orthogonal
+from pgjax.networks.layers import MLP, Activation, Convolutions, Head
 
 Array = jax.Array
+Encoder = Callable[[Any], Array]
 
 
 class ActorCritic(nn.Module):
@@ -23,6 +25,7 @@ class ActorCritic(nn.Module):
         features: widths of the hidden layers of either trunk.
         activation: what follows each hidden layer.
         dtype: what the hidden layers compute in.
+        encode: what makes a vector of an observation that is none, for instance `Features`; None takes it as it is.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -38,21 +41,22 @@ class ActorCritic(nn.Module):
     features: tuple[int, ...] = (64, 64)
     activation: Activation = nn.tanh
     dtype: Any = jnp.float32
+    encode: Encoder | None = None
 
     def setup(self) -> None:
         """Make the two trunks."""
         self.actor = MLP(self.features, None, self.activation, dtype=self.dtype)
         self.critic = ValueNetwork(self.features, self.activation, self.dtype)
 
-    def policy(self, obs: Array, *args: Any) -> Any:
+    def policy(self, obs: Any, *args: Any) -> Any:
         """Return the distribution for obs, [..., F]; further arguments, such as a mask, go to the head."""
-        return self.head(self.actor(obs), *args)
+        return self.head(self.actor(_encoded(self.encode, obs)), *args)
 
-    def value(self, obs: Array) -> Array:
+    def value(self, obs: Any) -> Array:
         """Return the value of obs, [..., F], as [...]."""
-        return self.critic(obs)
+        return self.critic(_encoded(self.encode, obs))
 
-    def __call__(self, obs: Array, *args: Any) -> tuple[Any, Array]:
+    def __call__(self, obs: Any, *args: Any) -> tuple[Any, Array]:
         """Return distribution and value for obs, [..., F]."""
         return self.policy(obs, *args), self.value(obs)
 
@@ -78,19 +82,13 @@ class ConvActorCritic(nn.Module):
 
     def setup(self) -> None:
         """Make the trunk and the head of the value."""
-        init = orthogonal(math.sqrt(2.0))
-        self.convolutions = [
-            nn.Conv(n, (3, 3), padding="VALID", kernel_init=init, dtype=self.dtype) for n in self.channels
-        ]
+        self.convolutions = Convolutions(self.channels, self.activation, self.dtype)
         self.dense = MLP(self.features, None, self.activation, dtype=self.dtype)
         self.critic = Head(1, 1.0)
 
     def trunk(self, obs: Array) -> Array:
         """Return the features of obs, [..., H, W, C], as [..., features[-1]]."""
-        x = obs.astype(self.dtype)
-        for convolution in self.convolutions:
-            x = self.activation(convolution(x))
-        return self.dense(x.reshape(*x.shape[:-3], -1))
+        return self.dense(self.convolutions(obs))
 
     def policy(self, obs: Array, *args: Any) -> Any:
         """Return the distribution for obs, [..., H, W, C]; further arguments go to the head."""
@@ -109,17 +107,42 @@ class ConvActorCritic(nn.Module):
 class RecurrentActorCritic(nn.Module):
     """A policy and a value on one gated recurrent unit, for one step at a time.
 
-    Its result has the form that a rollout asks of a recurrent policy, with the value as extras:
-    (distribution, value, carry). It does not reset the carry at the end of an episode: the rollout does.
+        m' = GRU(m, f(obs)),   π = head(m'),   V = linear(m')
 
-    Shapes: obs [..., F], carry [..., hidden] -> (distribution [..., ...], value [...], carry [..., hidden]).
+    `policy` and `value` both take the memory m from before the observation, which is the `policy_state` of a rollout,
+    and both read the memory m' that has taken it in. `policy` returns (distribution, value, m'), the form that a
+    rollout asks of a recurrent policy, with the value as its extras; `value` returns the same value alone. Neither sets
+    the memory back at the end of an episode: the rollout does.
+
+        policy = lambda params, obs, memory: model.apply(params, obs, memory, method="policy")
+        value = lambda params, obs, memory: model.apply(params, obs, memory, method="value")
+        before = pg.init_rollout(key, env, env_params, num_envs=B, policy_state=model.initial_state(B))
+        after, trajectory = pg.rollout(key, params, before, policy=policy, ..., truncation_value=value)
+
+    The values of a window are then `trajectory.extras`, or those of `unroll_policy`, which carry gradients. What
+    follows the window is worth ``value(params, after.obs, after.policy_state)``. What follows a truncated step is worth
+    `trajectory.truncation_value`: the memory between that step and the start of the next episode is kept nowhere.
+
+    Shapes: obs [..., F], memory [..., hidden] -> (distribution [..., ...], value [...], memory [..., hidden]).
 
     Args:
         head: what turns features into a distribution.
-        hidden: width of the carry.
+        hidden: width of the memory.
         features: widths of the layers before the recurrent unit.
         activation: what follows each of these layers.
-        dtype: what everything before the heads computes in; the carry is float32.
+        dtype: what everything before the heads computes in; the memory is float32.
+        channels: numbers of channels of 3 x 3 convolutions before these layers; then obs is [..., H, W, C].
+        encode: what makes a vector of an observation that is none; None takes it as it is.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax.networks import DiscretePolicy, RecurrentActorCritic
+        >>> model = RecurrentActorCritic(DiscretePolicy(num_actions=2), hidden=16)
+        >>> obs, memory = jnp.ones((8, 4)), model.initial_state(8)
+        >>> params = model.init(jax.random.key(0), obs, memory)
+        >>> distribution, value, memory = model.apply(params, obs, memory, method="policy")
+        >>> print(distribution.probs.shape, value.shape, memory.shape)
+        (8, 2) (8,) (8, 16)
     """
 
     head: nn.Module
@@ -127,15 +150,43 @@ class RecurrentActorCritic(nn.Module):
     features: tuple[int, ...] = (64,)
     activation: Activation = nn.tanh
     dtype: Any = jnp.float32
+    channels: tuple[int, ...] = ()
+    encode: Encoder | None = None
 
-    @nn.compact
-    def __call__(self, obs: Array, carry: Array, *args: Any) -> tuple[Any, Array, Array]:
-        """Return distribution, value and next carry for obs, [..., F], and carry, [..., hidden]."""
-        x = MLP(self.features, None, self.activation, dtype=self.dtype)(obs)
-        carry, x = nn.GRUCell(self.hidden, dtype=self.dtype)(carry.astype(self.dtype), x)
-        return self.head(x, *args), Head(1, 1.0)(x)[..., 0], carry.astype(jnp.float32)
+    def setup(self) -> None:
+        """Make the layers before the memory, the memory, and the head of the value."""
+        if self.channels:
+            self.convolutions = Convolutions(self.channels, self.activation, self.dtype)
+        self.dense = MLP(self.features, None, self.activation, dtype=self.dtype)
+        one = orthogonal(1.0)
+        self.memory = nn.GRUCell(self.hidden, dtype=self.dtype, kernel_init=one, recurrent_kernel_init=one)
+        self.critic = Head(1, 1.0)
+
+    def remember(self, obs: Any, memory: Array) -> tuple[Array, Array]:
+        """Return the features [..., hidden] that the heads read, and the memory after obs."""
+        x = _encoded(self.encode, obs)
+        x = self.dense(self.convolutions(x) if self.channels else x)
+        memory, x = self.memory(memory.astype(self.dtype), x)
+        return x, memory.astype(jnp.float32)
+
+    def policy(self, obs: Any, memory: Array, *args: Any) -> tuple[Any, Array, Array]:
+        """Return distribution, value and next memory for obs and the memory before it."""
+        x, memory = self.remember(obs, memory)
+        return self.head(x, *args), self.critic(x)[..., 0], memory
+
+    def value(self, obs: Any, memory: Array) -> Array:
+        """Return the value of obs, given the memory before it, as [...]."""
+        return self.critic(self.remember(obs, memory)[0])[..., 0]
+
+    def __call__(self, obs: Any, memory: Array, *args: Any) -> tuple[Any, Array, Array]:
+        """Return what `policy` returns."""
+        return self.policy(obs, memory, *args)
 
     @nn.nowrap
-    def initial_carry(self, *batch: int) -> Array:
-        """Return the carry at the start of an episode, zeros [*batch, hidden]."""
+    def initial_state(self, *batch: int) -> Array:
+        """Return the memory at the start of an episode, zeros [*batch, hidden]: the `policy_state` to start from."""
         return jnp.zeros((*batch, self.hidden), jnp.float32)
+
+
+def _encoded(encode: Encoder | None, obs: Any) -> Array:
+    return obs if encode is None else encode(obs)

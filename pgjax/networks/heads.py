@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pgjax.distributions import Beta, Categorical, MultiCategorical, Normal, TanhNormal
+from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal
 from pgjax.networks.layers import Head
 
 Array = jax.Array
@@ -36,27 +36,58 @@ class DiscretePolicy(nn.Module):
         return MultiCategorical([Head(n, self.scale)(x) for n in self.num_actions])
 
 
+class BernoulliPolicy(nn.Module):
+    """A head that gives independent yes-or-no choices.
+
+    Shapes: [..., F] -> Bernoulli [..., action_dim].
+
+    Args:
+        action_dim: number of components of the action.
+        scale: gain of the initialisation.
+    """
+
+    action_dim: int
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array) -> Bernoulli:
+        """Return the distribution for features x, [..., F]."""
+        return Bernoulli(Head(self.action_dim, self.scale)(x))
+
+
 class GaussianPolicy(nn.Module):
     """A head that gives a Normal whose scale does not depend on the observation.
+
+        loc = centre + half · f(x),   scale = half · exp(log_std),   of the box from low to high
+
+    The box sets the units alone, so that components of different widths learn at the same pace: the Normal reaches
+    beyond it. What becomes of an action out there is up to the environment. The standard box, from -1 to 1, leaves
+    everything as it is.
 
     Shapes: [..., F] -> Normal [..., action_dim].
 
     Args:
         action_dim: number of components of the action.
-        init_log_std: the logarithm of the scale at the start.
+        init_log_std: the logarithm of the scale at the start, in units of half the width of the box.
         scale: gain of the initialisation of the mean.
+        low: lower bounds of the box, one number or one for each component.
+        high: upper bounds.
     """
 
     action_dim: int
     init_log_std: float = 0.0
     scale: float = 0.01
+    low: Bound = -1.0
+    high: Bound = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Normal:
         """Return the distribution for features x, [..., F]."""
         loc = Head(self.action_dim, self.scale)(x)
         log_std = self.param("log_std", nn.initializers.constant(self.init_log_std), (self.action_dim,))
-        return Normal(loc, jnp.exp(log_std))
+        low, high = (jnp.broadcast_to(_bound(bound), loc.shape) for bound in (self.low, self.high))
+        half = 0.5 * (high - low)
+        return Normal(0.5 * (low + high) + half * loc, half * jnp.broadcast_to(jnp.exp(log_std), loc.shape))
 
 
 class TanhGaussianPolicy(nn.Module):

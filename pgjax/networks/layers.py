@@ -8,32 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pgjax.networks.initialization import orthogonal
+
 Array = jax.Array
 Activation = Callable[[Array], Array]
-
-
-def orthogonal(scale: float) -> Callable[..., Array]:
-    """Return Flax's orthogonal initialiser, made safe to vmap on CPU.
-
-    Under vmap its QR decomposition becomes a batched one, which jaxlib spreads over the threads that run the program:
-    two of them at once wait for each other for ever (seen with jaxlib 0.10.2 on two cores). One after the other
-    they do not.
-
-    Args:
-        scale: gain; the matrix has orthonormal rows or columns times it.
-
-    Returns:
-        init(key, shape, dtype) -> array of the shape.
-
-    Raises:
-        ValueError: by the initialiser, for a shape of fewer than two axes.
-    """
-    draw = nn.initializers.orthogonal(scale)
-
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return jax.custom_batching.sequential_vmap(lambda key: draw(key, shape, dtype))(key)
-
-    return init
 
 
 class MLP(nn.Module):
@@ -69,6 +47,30 @@ class MLP(nn.Module):
         for width in self.features:
             x = self.activation(nn.Dense(width, kernel_init=orthogonal(math.sqrt(2.0)), dtype=self.dtype)(x))
         return x if self.out is None else Head(self.out, self.final_scale)(x)
+
+
+class Convolutions(nn.Module):
+    """Convolutions of 3 x 3 without padding, each followed by the activation; what comes out is flattened.
+
+    Shapes: [..., H, W, C] -> [..., F] in dtype; each convolution takes 2 from H and from W.
+
+    Args:
+        channels: numbers of channels.
+        activation: what follows each convolution.
+        dtype: what they compute in.
+    """
+
+    channels: tuple[int, ...] = (16,)
+    activation: Activation = nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Apply the convolutions to x, [..., H, W, C]."""
+        x, init = x.astype(self.dtype), orthogonal(math.sqrt(2.0))
+        for number in self.channels:
+            x = self.activation(nn.Conv(number, (3, 3), padding="VALID", kernel_init=init, dtype=self.dtype)(x))
+        return x.reshape(*x.shape[:-3], -1)
 
 
 class Head(nn.Module):

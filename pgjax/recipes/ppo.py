@@ -1,15 +1,44 @@
-"""Proximal policy optimisation."""
+"""Proximal policy optimisation. Schulman, Wolski, Dhariwal, Radford and Klimov (2017), algorithm 1."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
-from pgjax.recipes._recipe import Metrics, Recipe, TrainState, build, optimizer, policy_of, value_of
+from pgjax.estimators.terms import values_and_next
+from pgjax.recipes.acting import as_functions, normalized, swap_time
+from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, require_divisor, traced
 
-Array = jax.Array
+
+class Hyper(NamedTuple):
+    """Hyper-parameters: traced, so that any of them may be vmapped over."""
+
+    learning_rate: Number = 2.5e-4  # of Adam
+    discount: Number = 0.99  # γ, per environment step
+    lam: Number = 0.95  # λ of the advantage
+    clip: Number = 0.2  # ε of the ratio
+    value_clip: Number | None = None  # reward units that a value may move while a rollout is used; None sets no bound
+    value_coef: Number = 0.5  # weight of the critic's loss
+    entropy_coef: Number = 0.01  # weight of the entropy
+    max_grad_norm: Number = 0.5  # the gradient is scaled down to this norm
+    anneal: Number = 1.0  # share of the learning rate that is gone at the end of the run, linearly
+
+
+@struct.dataclass
+class State:
+    """Everything a run needs to go on, bit for bit."""
+
+    params: Any  # with normalize_observations a `Normalized`: the network's, and the statistics that act
+    opt_state: Any
+    rollout: pg.RolloutState
+    reward_scale: Any  # `RewardScale`, or None
+    key: Array
+    update: Array  # int32, updates done
+    hyper: Hyper
 
 
 def make_train(
@@ -22,101 +51,99 @@ def make_train(
     num_epochs: int = 4,
     num_minibatches: int = 4,
     model: Any = None,
+    policy: Any = None,
+    value: Any = None,
+    init_params: Any = None,
+    policy_state: Any = None,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
 ) -> Recipe:
-    """Make a PPO training run: rollout, generalised advantage, clipped surrogate over shuffled minibatches.
+    """Make a PPO run: rollout, generalised advantage, epochs over shuffled minibatches of the clipped objective.
 
-    Hyper-parameters, which may be traced and vmapped over, are given to the recipe or to its `init`: learning_rate,
-    discount, lam, clip, value_clip, value_coef, entropy_coef, max_grad_norm, anneal.
-
-    Shapes: metrics [num_updates].
+        minimise mean of -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + c_v ½ (V - A - v)² - c_e H,   ρ = π(a|s) / π_old(a|s)
 
     Args:
-        env: the environment, gymnax >= 1.0 or of the same form.
-        env_params: its parameters.
-        num_envs: environments that run side by side.
-        num_steps: environment steps in each rollout.
-        total_steps: environment steps of the run over all environments.
+        As `a2c.make_train`, and:
         num_epochs: passes over each rollout.
-        num_minibatches: minibatches in each pass; must divide num_envs * num_steps.
-        model: a Flax module with methods `policy` and `value`; None takes two tanh layers of 64 for each.
+        num_minibatches: minibatches in each pass; must divide num_envs * num_steps. With a recurrent policy whole
+            sequences are kept, the environments alone are shuffled, and it must divide num_envs.
 
     Returns:
-        The recipe: train(key, **hyper) -> (TrainState, metrics).
-
-    Raises:
-        TypeError: if a count is not an int.
-        ValueError: if total_steps does not allow one update, or num_minibatches does not divide the batch.
-
-    Example:
-        >>> import gymnax, jax, pgjax.recipes
-        >>> env, env_params = gymnax.make("CartPole-v1")
-        >>> train = pgjax.recipes.ppo.make_train(env, env_params, num_envs=4, num_steps=8, total_steps=64)
-        >>> state, metrics = jax.jit(train)(jax.random.key(0), learning_rate=1e-3)
-        >>> metrics["kl"].shape
-        (2,)
-
-    References:
-        Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, algorithm 1.
+        The recipe: train(key, **hyper) -> (State, metrics [num_updates]).
     """
-    model = model or pg.networks.default_actor_critic(env, env_params)
-    policy, value = policy_of(model), value_of(model)
-    num_updates = total_steps // (num_envs * num_steps)
-    minibatch_steps = num_epochs * num_minibatches
+    num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
+    functions = as_functions(
+        env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params,
+        policy_state=policy_state,
+    )  # fmt: skip
+    policy, value, init_params, policy_state = normalized(functions) if normalize_observations else functions
+    recurrent = policy_state is not None
+    require_divisor("num_minibatches", num_minibatches, num_envs * (1 if recurrent else num_steps))
 
-    def step(state: TrainState, key: Array) -> tuple[Any, Any, Any, Metrics]:
-        hyper = state.hyper
-        act_key, shuffle_key = jax.random.split(key)
-        transform = optimizer(hyper, state.update / num_updates)
+    def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
+        adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
+    def init(key: Array, **hyper: Any) -> State:
+        env_key, model_key, key = jax.random.split(key, 3)
+        numbers = traced(Hyper, hyper)
+        rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
+        params = init_params(model_key, rollout.obs, policy_state)
+        scale = pg.envs.init_reward_scale(num_envs=num_envs) if normalize_rewards else None
+        return State(params, optimizer(numbers, 0.0).init(params), rollout, scale, key, jnp.int32(0), numbers)
+
+    def loss(params: Any, minibatch: Any, hyper: Hyper) -> tuple[Array, Metrics]:
+        *data, start = minibatch
+        trajectory, advantage, old_value = swap_time(data) if recurrent else data
+        each, metrics = pg.ppo_objective(
+            params, trajectory, policy=policy, value=value, advantage=pg.standardize(advantage),
+            value_target=advantage + old_value, old_value=old_value, clip=hyper.clip, value_clip=hyper.value_clip,
+            value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, state=start,
+        )  # fmt: skip
+        log_ratio = metrics.pop("log_ratio")
+        return jnp.mean(each), {
+            "loss": jnp.mean(each),
+            **jax.tree.map(jnp.mean, metrics),
+            "kl": pg.diagnostics.approximate_kl(log_ratio),
+            "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip),
+            "bound_fraction": pg.diagnostics.bound_fraction(log_ratio),
+        }
+
+    def update(state: State) -> tuple[State, Metrics]:
+        hyper, scale, (key, act_key, shuffle_key) = state.hyper, state.reward_scale, jax.random.split(state.key, 3)
         rollout, trajectory = pg.rollout(
             act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
         )
-        values, next_values = pg.bootstrap_values(state.params, trajectory, value=value)
+        reward = trajectory.reward
+        if normalize_rewards:
+            scale = pg.envs.update_reward_scale(scale, reward, done=trajectory.done, discount=hyper.discount)
+            reward = pg.envs.scale_reward(scale, reward)
+        values, next_values = values_and_next(state.params, trajectory, policy, value, state.rollout, None)
         advantage = pg.gae(
-            trajectory.reward, values, next_values,
-            terminated=trajectory.terminated, truncated=trajectory.truncated,
-            discount=hyper["discount"], lam=hyper["lam"],
+            reward, values, next_values, terminated=trajectory.terminated, truncated=trajectory.truncated,
+            discount=hyper.discount, lam=hyper.lam,
         )  # fmt: skip
-        batch = (trajectory.obs, trajectory.action, trajectory.raw_action, trajectory.log_prob, advantage, values)
-
-        def loss(params: Any, minibatch: Any) -> tuple[Array, Metrics]:
-            obs, action, raw_action, old_log_prob, advantage, old_value = minibatch
-            distribution = policy(params, obs)
-            log_ratio = pg.log_prob_of(distribution, action, raw_action) - old_log_prob
-            target = advantage + old_value
-            total = (
-                pg.ppo_clip_loss(log_ratio, pg.standardize(advantage), clip=hyper["clip"])
-                + hyper["value_coef"]
-                * pg.clipped_value_loss(value(params, obs), target, old_value=old_value, clip=hyper["value_clip"])
-                + hyper["entropy_coef"] * pg.entropy_loss(distribution.entropy())
-            )
-            log_ratio = jax.lax.stop_gradient(log_ratio)
-            return pg.masked_mean(total), {
-                "kl": pg.diagnostics.approximate_kl(log_ratio),
-                "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper["clip"]),
-            }
-
-        # All parameters as one vector: the optimiser then takes a few kernels, not a few for each leaf.
-        flat, unravel = ravel_pytree(state.params)
+        transform = optimizer(hyper, state.update / num_updates)
 
         def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            flat, opt_state = carry
-            grads, metrics = jax.grad(lambda flat: loss(unravel(flat), minibatch), has_aux=True)(flat)
-            updates, opt_state = transform.update(grads, opt_state)
-            return (optax.apply_updates(flat, updates), opt_state), metrics
+            params, opt_state = carry
+            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, hyper)
+            updates, opt_state = transform.update(grads, opt_state, params)
+            flat = ravel_pytree(grads)[0]
+            metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
+            return (optax.apply_updates(params, updates), opt_state), metrics
 
-        (flat, opt_state), metrics = pg.epochs(
-            shuffle_key, (flat, state.opt_state), batch,
-            step=descend, num_epochs=num_epochs, num_minibatches=num_minibatches,
+        rows = (trajectory, advantage, values)  # of a recurrent policy whole sequences, environments first
+        rows, num_axes = ((*swap_time(rows), state.rollout), 1) if recurrent else ((*rows, None), 2)
+        (params, opt_state), metrics = pg.epochs(
+            shuffle_key, (state.params, state.opt_state), rows, step=descend, num_axes=num_axes,
+            num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
-        metrics = jax.tree.map(lambda x: x.sum() / minibatch_steps, metrics)
+        if normalize_observations:  # only now: those that acted were those of the loss
+            params = params._replace(statistics=pg.envs.update_statistics(state.params.statistics, trajectory.obs))
+        num_nonfinite = metrics["num_nonfinite"].sum()
+        metrics = jax.tree.map(jnp.mean, metrics) | {"num_nonfinite": num_nonfinite} | episode_metrics(rollout)
         metrics["explained_variance"] = pg.diagnostics.explained_variance(values, advantage + values)
-        return unravel(flat), opt_state, rollout, metrics
+        return State(params, opt_state, rollout, scale, key, state.update + 1, hyper), metrics
 
-    hyper = {
-        "learning_rate": 2.5e-4, "discount": 0.99, "lam": 0.95, "clip": 0.2, "value_clip": 0.2, "value_coef": 0.5,
-        "entropy_coef": 0.01, "max_grad_norm": 0.5, "anneal": 1.0,
-    }  # fmt: skip
-    return build(
-        step, env, env_params, model=model, num_envs=num_envs, num_steps=num_steps, total_steps=total_steps, hyper=hyper
-    )
+    return Recipe(init, update, num_updates, policy, value)

@@ -86,7 +86,7 @@ def vtrace(
     delta = weigh(jnp.minimum(clip_rho, rho), reward + weigh(discount_t, next_value) - value)
     trace = jnp.where(cut, 0.0, lam * jnp.minimum(clip_c, rho))
     target = value + affine_recurrence(delta, discount_t * trace, method=method)
-    mixed = weigh(lam, jnp.where(cut, 0.0, next_row(target))) + weigh(1.0 - lam, next_value)
+    mixed = weigh(lam, next_row(target)) + weigh(1.0 - lam, next_value)
     error = reward + weigh(discount_t, jnp.where(cut, next_value, mixed)) - value
     advantage = weigh(jnp.minimum(clip_pg_rho, rho), error)
     return target, advantage

@@ -10,7 +10,9 @@ from pgjax._compile import compiled
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import action_from_noise, draw_noise, log_prob_of, sample_action
 from pgjax.envs.boundary import Outcome, StepRandomness, batched_reset, batched_step, draw_randomness
-from pgjax.rollout.policies import apply_policy, restarted
+from pgjax.envs.description import agents_of
+from pgjax.rollout._episodes import advance
+from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 
@@ -21,40 +23,43 @@ def init_rollout(
 ) -> RolloutState:
     """Start num_envs environments and return the state that `rollout` continues from.
 
-    Shapes: leaves of the result [B, ...] with B = num_envs.
+    Shapes: leaves of the result [B, ...] with B = num_envs; [B, A, ...] where env.agents is (A,), but for env_state.
 
     Args:
         key: a PRNG key, consumed.
-        env: the environment, gymnax >= 1.0 or of the same form; static.
+        env: the environment, gymnax >= 1.0 or of the same form; static. One with an attribute agents = (A,) holds A
+            agents: its observations, actions and rewards have a leading axis A, its ends one value or A.
         env_params: its parameters. A leaf with one axis more than in env.default_params, of length
             num_envs, is taken as one value for each environment.
         num_envs: number of environments, at least 1; static.
         policy_state: for a recurrent policy, its state at the start of an episode, leaves [B, ...]; else None.
 
     Returns:
-        The state, with step 0 everywhere and no finished episode.
+        The state, with step 0 everywhere and no finished episode. Integer and boolean observations come as float32.
 
     Raises:
-        TypeError: if num_envs is not an int.
-        ValueError: if num_envs < 1, or if a leaf of env_params or policy_state has the wrong leading axis.
+        TypeError: if num_envs is not an int, or if env has no reset and step or agents that are no tuple.
+        ValueError: if num_envs < 1, or if a leaf of env_params, policy_state or obs has the wrong leading axes.
     """
     num_envs = _checks.as_positive_int("num_envs", num_envs)
-    for leaf in jax.tree.leaves(policy_state):
-        if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != num_envs:
-            raise ValueError(
-                f"every leaf of policy_state must have the leading axis num_envs={num_envs}, "
-                f"got {list(jnp.shape(leaf))}. Give one state for each environment."
-            )
     obs, env_state = batched_reset(key, env, env_params, num_envs)
+    batch = (num_envs, *agents_of(env))
+    for leaf in jax.tree.leaves(policy_state):
+        if jnp.shape(leaf)[: len(batch)] != batch:
+            raise ValueError(
+                f"every leaf of policy_state must have the leading axes [num_envs, *env.agents] = {list(batch)}, "
+                f"got {list(jnp.shape(leaf))}. Give one state for each environment and agent."
+            )
     return RolloutState(
         env_state=env_state,
         obs=obs,
-        step=jnp.zeros(num_envs, jnp.int32),
+        step=jnp.zeros(batch, jnp.int32),
         policy_state=policy_state,
         start_policy_state=policy_state,
-        running_return=jnp.zeros(num_envs, jnp.float32),
-        episode_return=jnp.full(num_envs, jnp.nan, jnp.float32),
-        episode_length=jnp.full(num_envs, jnp.nan, jnp.float32),
+        running_return=jnp.zeros(batch, jnp.float32),
+        episode_return=jnp.full(batch, jnp.nan, jnp.float32),
+        episode_length=jnp.full(batch, jnp.nan, jnp.float32),
+        num_episodes=jnp.zeros(batch, jnp.int32),
     )
 
 
@@ -76,7 +81,8 @@ def rollout(
 
         a_t ~ π(· | obs_t),   (r_t, next_obs_t) ~ P(· | s_t, a_t);  an ended episode starts anew by itself
 
-    Shapes: T = num_steps, B = number of environments; every leaf of the trajectory [T, B, ...].
+    Shapes: T = num_steps, B = number of environments; every leaf of the trajectory [T, B, ...], and [T, B, A, ...]
+    where env.agents is (A,): agents are one more batch axis.
 
     Args:
         key: a PRNG key, consumed.
@@ -95,16 +101,19 @@ def rollout(
             observations, which it would store twice. A recurrent policy's takes policy_state as well. Static.
 
     Returns:
-        The state after the last step, and the trajectory.
+        The state after the last step, and the trajectory. Integer and boolean rewards and observations, uint8 frames
+        too, come as float32, which holds them exactly: cast them back where they are stored.
 
     Raises:
-        TypeError: if num_steps is not an int, or if the policy returns no distribution.
+        TypeError: if num_steps is not an int, if state is no RolloutState, or if the policy returns no distribution.
         ValueError: if num_steps < 1, if noise and actions are both given, if one has the wrong leading axes, or if
-            log_prob, the reward or the truncation value is not one number for each environment.
+            log_prob, the reward or the truncation value is not one number for each environment (and agent).
 
     Properties:
         Differentiable with respect to params where actions are reparameterised and the environment lets
-        gradients through. Memory O(T B) for the trajectory. One key per step for the whole batch.
+        gradients through. Those of gymnax stop them by default: env.with_transition_gradients() returns one of
+        Pendulum, MountainCarContinuous, Reacher, Swimmer or PointRobot that does not, wrapped or bare; without it the
+        gradient misses every path through a state. Memory O(T B) for the trajectory. All keys come from one split.
 
     Example:
         >>> import jax, gymnax, pgjax as pg
@@ -117,34 +126,22 @@ def rollout(
         (5, 3, 4)
     """
     _checks.require_callable("policy", policy)
+    _checks.require_instance("state", state, RolloutState, remedy="Start with init_rollout, and check the order.")
     num_steps = _checks.as_positive_int("num_steps", num_steps)
-    num_envs = state.step.shape[0]
-    if noise is not None and actions is not None:
-        raise ValueError("noise and actions are both given: actions leave nothing to sample. Pass one of them.")
-    for name, given in (("noise", noise), ("actions", actions)):
-        for leaf in jax.tree.leaves(given):
-            if jnp.shape(leaf)[:2] != (num_steps, num_envs):
-                raise ValueError(
-                    f"{name} must have the leading axes [num_steps, num_envs] = [{num_steps}, {num_envs}], "
-                    f"got {list(jnp.shape(leaf))}."
-                )
+    _check_given(noise, actions, (num_steps, *state.step.shape))
     # All that is random is drawn before the loop: one large kernel is cheaper than many small ones.
-    act_key, env_key = jax.random.split(key)
-    act_keys = jax.random.split(act_key, num_steps)
-    randomness = draw_randomness(env_key, env, env_params, num_envs=num_envs, num_steps=num_steps)
+    start_like = state.obs, state.env_state
+    act_key, randomness = draw_randomness(key, env, env_params, start_like=start_like, num_steps=num_steps)
+    act_keys = None
     if noise is None and actions is None:
-        noise = draw_noise(apply_policy(policy, params, state.obs, state.policy_state)[0], act_keys)
+        distribution = apply_policy(policy, params, state.obs, state.policy_state)[0]
+        noise = draw_noise(distribution, act_key, num_draws=num_steps)
+        act_keys = jax.random.split(act_key, num_steps) if noise is None else None
 
-    def body(state: RolloutState, inputs: tuple[Array, StepRandomness, Any, Any]) -> tuple[RolloutState, Trajectory]:
+    def body(state: RolloutState, inputs: tuple[Any, StepRandomness, Any, Any]) -> tuple[RolloutState, Trajectory]:
         act_key, randomness_t, noise_t, action_t = inputs
         distribution, extras, policy_state = apply_policy(policy, params, state.obs, state.policy_state)
-        if actions is not None:
-            action, raw_action = action_t, None
-            log_prob = log_prob_of(distribution, action)
-        elif noise is not None:
-            action, raw_action, log_prob = action_from_noise(distribution, noise_t)
-        else:
-            action, raw_action, log_prob = sample_action(distribution, act_key)
+        action, raw_action, log_prob = _act(distribution, act_key, noise_t, action_t)
         _checks.require_one_each("log_prob that policy gives", log_prob, state.step.shape)
         outcome = batched_step(randomness_t, env, env_params, state.env_state, action)
         kept = None
@@ -168,6 +165,27 @@ def rollout(
     return jax.lax.scan(body, state, (act_keys, randomness, noise, actions), length=num_steps)
 
 
+def _check_given(noise: Any, actions: Any, lead: tuple[int, ...]) -> None:
+    if noise is not None and actions is not None:
+        raise ValueError("noise and actions are both given: actions leave nothing to sample. Pass one of them.")
+    for name, given in (("noise", noise), ("actions", actions)):
+        for leaf in jax.tree.leaves(given):
+            if jnp.shape(leaf)[: len(lead)] != lead:
+                axes = "[num_steps, num_envs]" if len(lead) == 2 else "[num_steps, num_envs, *env.agents]"
+                raise ValueError(
+                    f"{name} must have the leading axes {axes} = {list(lead)}, got {list(jnp.shape(leaf))}."
+                )
+
+
+def _act(distribution: Any, key: Any, noise: Any, action: Any) -> tuple[Any, Any, Array]:
+    """Take the given action, that of the given noise, or else a sample: (action, raw action, log-probability)."""
+    if action is not None:
+        return action, None, log_prob_of(distribution, action)
+    if noise is not None:
+        return action_from_noise(distribution, noise)
+    return sample_action(distribution, key)
+
+
 def _value_where_truncated(value: Value, params: Params, outcome: Outcome, policy_state: Any) -> Array:
     arguments = (params, outcome.next_obs) if policy_state is None else (params, outcome.next_obs, policy_state)
 
@@ -178,31 +196,3 @@ def _value_where_truncated(value: Value, params: Params, outcome: Outcome, polic
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))
     return jax.lax.cond(outcome.truncated.any(), evaluate, lambda: zero)
-
-
-def advance(state: RolloutState, outcome: Outcome, policy_state: Any) -> RolloutState:
-    """Move the state of a rollout one step on.
-
-    Args:
-        state: before the step.
-        outcome: what the step led to.
-        policy_state: of a recurrent policy, after the step; or None.
-
-    Returns:
-        The state after the step; where an episode ended, that of the next one's start.
-
-    Raises:
-        ValueError: by JAX, if policy_state has another structure than that in state.
-    """
-    done = outcome.terminated | outcome.truncated
-    running_return = state.running_return + outcome.reward.astype(jnp.float32)
-    return RolloutState(
-        env_state=outcome.env_state,
-        obs=outcome.obs,
-        step=jnp.where(done, 0, state.step + 1),
-        policy_state=restarted(done, state.start_policy_state, policy_state),
-        start_policy_state=state.start_policy_state,
-        running_return=jnp.where(done, 0.0, running_return),
-        episode_return=jnp.where(done, running_return, state.episode_return),
-        episode_length=jnp.where(done, (state.step + 1).astype(jnp.float32), state.episode_length),
-    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Params, Policy, Trajectory
-from pgjax.envs.boundary import as_dtype_of
+from pgjax.rollout._episodes import restarted
 
 Array = jax.Array
 
@@ -27,6 +27,7 @@ def apply_policy(policy: Policy, params: Params, obs: Any, policy_state: Any) ->
 
     Raises:
         TypeError: if the result is not of one of the documented forms.
+        ValueError: if the state that it returns has another structure or other shapes than the one it was given.
     """
     recurrent = policy_state is not None
     result = policy(params, obs, policy_state) if recurrent else policy(params, obs)
@@ -39,7 +40,13 @@ def apply_policy(policy: Policy, params: Params, obs: Any, policy_state: Any) ->
             f"where the distribution has log_prob; got {', '.join(type(part).__name__ for part in parts)}."
         )
     extras = parts[1] if len(parts) == 2 + recurrent else None
-    return parts[0], extras, parts[-1] if recurrent else None
+    if not recurrent:
+        return parts[0], extras, None
+    name, given = "the policy_state that policy returns", "the one that it was given"
+    _checks.require_same_structure(name, parts[-1], policy_state, of=given)
+    for after, before in zip(jax.tree.leaves(parts[-1]), jax.tree.leaves(policy_state), strict=True):
+        _checks.require_shape(name, after, jnp.shape(before), of=given)
+    return parts[0], extras, parts[-1]
 
 
 @compiled("policy")
@@ -63,6 +70,7 @@ def unroll_policy(
 
     Raises:
         TypeError: if the policy returns something else than the documented forms.
+        ValueError: if the state that it returns has another structure or other shapes than the one it was given.
 
     Properties:
         Backpropagation through time over the window; memory O(T).
@@ -91,29 +99,7 @@ def unroll(
         obs, step = inputs
         carry = restarted(step == 0, start_policy_state, carry)
         distribution, extras, after = apply_policy(policy, params, obs, carry)
-        after = jax.tree.map(as_dtype_of, carry, after)
+        after = jax.tree.map(_checks.as_dtype_of, carry, after)
         return after, (distribution, extras, after)
 
     return jax.lax.scan(body, policy_state, (trajectory.obs, trajectory.step))[1]
-
-
-def restarted(starts: Array, start_policy_state: Any, policy_state: Any) -> Any:
-    """Set the state of a recurrent policy back where an episode starts.
-
-    Args:
-        starts: [B] bool.
-        start_policy_state: leaves [B, ...], the state at the start of an episode, or None.
-        policy_state: leaves [B, ...], the state now, or None.
-
-    Returns:
-        Leaves [B, ...], in the dtypes of start_policy_state.
-
-    Raises:
-        ValueError: by JAX, if the two have different structures.
-    """
-
-    def choose(start: Array, now: Array) -> Array:
-        mask = starts.reshape(starts.shape + (1,) * (start.ndim - starts.ndim))
-        return jnp.where(mask, start, as_dtype_of(start, now))
-
-    return jax.tree.map(choose, start_policy_state, policy_state)

@@ -109,7 +109,9 @@ def _distance(c: Any) -> str:
         return f"The gradient is zero, and the length of the bias {c.bias_norm:.3g}."
     low, high = (100.0 * x / float(np.linalg.norm(c.gradient)) for x in c.sampling.interval) if c.sampling else (0, 0)
     interval = f" ({low:.3g} to {high:.3g} %)" if c.sampling and c.claim in (None, next(iter(c.known), None)) else ""
-    return f"The bias is {_percent(c.relative_bias)}{interval} of the length of the gradient, the cosine {c.cosine:.4g}."
+    return (
+        f"The bias is {_percent(c.relative_bias)}{interval} of the length of the gradient, the cosine {c.cosine:.4g}."
+    )
 
 
 def _advice(c: Any) -> str:
@@ -142,7 +144,8 @@ def _noise(c: Any) -> str:
         return f"{start}."
     if math.isinf(needed):
         return f"{start}; no number of them keeps a cosine of 0.9 to the gradient."
-    return f"{start}; a mean over {math.ceil(needed - 1e-9)} keeps a cosine of 0.9 to the gradient."
+    count = math.ceil(needed - 1e-9)
+    return f"{start}; {'one' if count == 1 else f'a mean over {count}'} keeps a cosine of 0.9 to the gradient."
 
 
 def _split(c: Any) -> str:

@@ -42,10 +42,13 @@ def for_noise(candidates: tuple[Candidate, ...], problem: Any) -> Callable[..., 
 
         return ravel_pytree(jax.grad(value)(problem.params))[0]
 
+    def at(candidate: Candidate, change: Array, noise: Any) -> Array:
+        return gradient(candidate, noise, change)
+
     def estimates(noises: Sequence[Any], change: Array) -> list[Array]:
         pairs = zip(candidates, noises, strict=True)
         return [
-            gradient(c, {}, change)[None] if not noise else in_chunks(lambda n, c=c: gradient(c, n, change), noise)
+            gradient(c, {}, change)[None] if not noise else in_chunks(functools.partial(at, c, change), noise)
             for c, noise in pairs
         ]
 

@@ -101,8 +101,11 @@ def sampled_moments(
     """
     size = candidates[0].group_size
     at_once, batches = batches_of(num_trajectories, size)
-    draw, program = _drawing(sample, problem, candidates[0].noise, size * at_once), in_groups(tuple(candidates), problem)
-    index = np.arange(size * at_once).reshape(-1, size)
+    draw, program = (
+        _drawing(sample, problem, candidates[0].noise, size * at_once),
+        in_groups(tuple(candidates), problem),
+    )
+    index: Any = np.arange(size * at_once).reshape(-1, size)
     keys = jax.random.split(key, batches)
     first = draw(keys[0])
     try:
@@ -114,7 +117,9 @@ def sampled_moments(
     depends = dependent(candidates, problem, first, np.arange(some * size), [x[:some] for x in found])
     tested = tested_moments(lambda key: program(index, draw(key)), keys, targets)
     return [
-        Finding("sampling", mean, covariance, test.num_estimates * size, size, sampling=test, depends_on_others=depends[i])
+        Finding(
+            "sampling", mean, covariance, test.num_estimates * size, size, sampling=test, depends_on_others=depends[i]
+        )
         for i, (mean, covariance, test) in enumerate(tested)
     ]
 

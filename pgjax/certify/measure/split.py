@@ -1,7 +1,5 @@
 """The variance of an estimate, split by what it comes from."""
 
-from typing import Any
-
 import jax
 import numpy as np
 

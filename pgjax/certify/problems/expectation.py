@@ -194,8 +194,8 @@ def action_grid(distribution: Any) -> Grid:
         raise TypeError(
             f"distribution must have a support(), or be a Normal, or have bounds, got {type(distribution).__name__}."
         )
-    points, volumes = (list(itertools.product(*each)) for each in zip(*axes, strict=True))
-    return jnp.asarray(points), jnp.asarray(np.prod(volumes, axis=1))
+    actions, parts = (np.asarray(list(itertools.product(*each))) for each in zip(*axes, strict=True))
+    return jnp.asarray(actions), jnp.asarray(np.prod(parts, axis=1))
 
 
 def _tanh_sinh(low: float, high: float) -> tuple[Any, Any]:

@@ -130,7 +130,9 @@ class LQRProblem:
             ValueError: if there is no such direction.
         """
         if name not in self.directions:
-            raise ValueError(f"direction must be 'discounted' on a linear-quadratic problem, got {name!r}. Leave it out.")
+            raise ValueError(
+                f"direction must be 'discounted' on a linear-quadratic problem, got {name!r}. Leave it out."
+            )
         return jnp.asarray(self.known[name])
 
     def count(self) -> float:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._types import Params
-from pgjax.certify.problems.expectation import ExpectationProblem, expectation_problem
-from pgjax.certify.problems.lqr import lqr_problem
 from pgjax.certify.problems._float64 import built_in_float64
 from pgjax.certify.problems.building import shared_policy, tabular_problem
+from pgjax.certify.problems.expectation import ExpectationProblem, expectation_problem
+from pgjax.certify.problems.lqr import lqr_problem
 from pgjax.certify.problems.tabular import TabularProblem
 from pgjax.distributions import Bernoulli, Normal, OneHotCategorical
 from pgjax.exact.problems import tabular as problems

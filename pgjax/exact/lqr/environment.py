@@ -1,4 +1,4 @@
-"""The linear-quadratic problems as an environment."""
+"""Linear-quadratic problems as environments."""
 
 from typing import Any
 

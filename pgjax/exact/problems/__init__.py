@@ -1,4 +1,8 @@
-"""The processes that estimators are held against, each small enough to know everything about."""
+"""Small problems whose objectives, gradients and variances are known exactly.
+
+In the order in which to read: tabular processes, `two_state` first (tabular, gridworlds); linear-quadratic ones (lqr);
+and problems of one step with closed forms (bandit).
+"""
 
 from pgjax.exact.problems.bandit import QuadraticBandit, leave_one_out_moments
 from pgjax.exact.problems.gridworlds import cliff4x12, windy7x10

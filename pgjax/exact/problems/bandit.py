@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.exact._pytree import validated_pytree
+from pgjax._pytree import validated_pytree
 from pgjax.exact.variance.moments import Moments
 
 Array = jax.Array
@@ -20,7 +20,7 @@ def leave_one_out_moments(logits: Array, reward: Array, *, num_samples: int) -> 
         g = (1/N) Σ_i ψ_i (R_i - mean_{j≠i} R_j),   the sample covariance of R and ψ
         Cov g = [E ψψᵀ(R - V)² - ∇J ∇Jᵀ] / N + [∇J ∇Jᵀ + Var(R) E ψψᵀ] / (N (N - 1))
 
-    The second term is the price of estimating V from the other samples.
+    The second term comes from estimating V by the other samples.
 
     Shapes: logits, reward [K]; result [K] and [K, K].
 
@@ -49,13 +49,13 @@ def leave_one_out_moments(logits: Array, reward: Array, *, num_samples: int) -> 
     fisher = jnp.einsum("k,kp,kq->pq", probs, score, score)
     weighted = jnp.einsum("k,kp,kq->pq", probs * centred**2, score, score)
     square = jnp.outer(gradient, gradient)
-    price = (square + (probs @ centred**2) * fisher) / (n - 1)
-    return Moments(gradient, (weighted - square + price) / n)
+    from_estimate = (square + (probs @ centred**2) * fisher) / (n - 1)
+    return Moments(gradient, (weighted - square + from_estimate) / n)
 
 
-@validated_pytree()
+@validated_pytree
 class QuadraticBandit:
-    """A quadratic pay-off under a normal policy, a = μ + σ ε: every estimator of its gradient has a closed form.
+    """A quadratic pay-off under a normal policy, a = μ + σ ε, with closed forms for several gradient estimators.
 
         f(a) = f_0 + gᵀ(a - μ) + ½ (a - μ)ᵀ M (a - μ)
 

@@ -1,4 +1,4 @@
-"""Two gridworlds: the cliff walk, whose variance explodes, and the windy one, whose gradient vanishes."""
+"""Two gridworlds: the cliff walk, with large variances, and the windy gridworld, with small gradients."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pgjax.exact.tabular.mdp import TabularMDP
 
 
 def cliff4x12() -> TabularMDP:
-    """Build the cliff walk: the shortest way from corner to corner runs along a cliff that costs 100.
+    """Build the cliff walk: the shortest path from corner to corner runs along a cliff that costs 100.
 
     Cells are numbered 12 row + column; actions are up, right, down, left; each step costs 1. A step over the
     cliff costs 100 and leads back to the start (3, 0); the goal (3, 11) ends the episode in state 48.

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax.exact.lqr.system import LQR
 
@@ -15,14 +16,14 @@ def double_integrator() -> tuple[LQR, Array]:
         (lqr, gain): two states, one action, γ = 0.95, no horizon; gain [1, 2].
     """
     lqr = LQR(
-        A=jnp.array([[1.0, 0.1], [0.0, 1.0]]),
-        B=jnp.array([[0.0], [0.1]]),
-        Q=jnp.diag(jnp.array([1.0, 0.1])),
-        R=jnp.array([[0.01]]),
-        noise_covariance=0.01 * jnp.eye(2),
-        action_covariance=jnp.array([[0.1]]),
-        initial_mean=jnp.zeros(2),
-        initial_covariance=jnp.eye(2),
+        A=np.array([[1.0, 0.1], [0.0, 1.0]]),
+        B=np.array([[0.0], [0.1]]),
+        Q=np.diag(np.array([1.0, 0.1])),
+        R=np.array([[0.01]]),
+        noise_covariance=0.01 * np.eye(2),
+        action_covariance=np.array([[0.1]]),
+        initial_mean=np.zeros(2),
+        initial_covariance=np.eye(2),
         discount=0.95,
     )
     return lqr, jnp.array([[1.0, 1.5]])
@@ -37,14 +38,14 @@ def scalar_lqr() -> tuple[LQR, Array]:
         (lqr, gain): one state, one action, γ = 0.95, horizon 5; gain [1, 1].
     """
     lqr = LQR(
-        A=jnp.array([[0.9]]),
-        B=jnp.array([[0.5]]),
-        Q=jnp.array([[1.0]]),
-        R=jnp.array([[0.2]]),
-        noise_covariance=jnp.array([[0.09]]),
-        action_covariance=jnp.array([[0.25]]),
-        initial_mean=jnp.array([1.0]),
-        initial_covariance=jnp.array([[0.16]]),
+        A=np.array([[0.9]]),
+        B=np.array([[0.5]]),
+        Q=np.array([[1.0]]),
+        R=np.array([[0.2]]),
+        noise_covariance=np.array([[0.09]]),
+        action_covariance=np.array([[0.25]]),
+        initial_mean=np.array([1.0]),
+        initial_covariance=np.array([[0.16]]),
         discount=0.95,
         horizon=5,
     )

@@ -1,4 +1,4 @@
-"""A suite of small problems whose gradients are known exactly.
+"""Small tabular processes, and the policies that go with them.
 
 Each function builds a fresh process in the default floating dtype; build it under ``jax.enable_x64(True)``
 for float64.
@@ -23,20 +23,17 @@ def sine_logits(mdp: TabularMDP) -> Array:
     """Build logits without symmetry and without random numbers, θ(s, a) = sin(1 + s + 2a).
 
     Args:
-        mdp: the process that they are for.
+        mdp: the process, a `TabularMDP`, that gives S and A.
 
     Returns:
         [S, A] float.
-
-    Raises:
-        TypeError: if mdp is not a TabularMDP.
     """
     state, action = np.ogrid[: mdp.num_states, : mdp.num_actions]
     return jnp.asarray(np.sin(1.0 + state + 2.0 * action), mdp.reward.dtype)
 
 
 def two_state() -> TabularMDP:
-    """Build the continuing process with two states and two actions that all estimators are tried on first.
+    """Build a continuing process with two states and two actions, the smallest of the suite.
 
     Returns:
         S = 2, A = 2, γ = 0.9, starting in state 0. `two_state_logits` and `two_state_behaviour` go with it.
@@ -64,7 +61,7 @@ def two_state_behaviour() -> Array:
 
 
 def chain5() -> TabularMDP:
-    """Build a chain of five states on which acting forward pays late and acting back pays a little at once.
+    """Build a chain of five states: moving forward pays at its end, moving back pays a little at once.
 
     Action 0 moves forward and action 1 back to the start; with probability 0.2 the other one happens.
     Forward in the last state pays 10, back pays 2 anywhere.
@@ -83,7 +80,7 @@ def chain5() -> TabularMDP:
 
 
 def riverswim6() -> TabularMDP:
-    """Build RiverSwim: six states, a current to the left, a trifle at the left end and the prize at the right end.
+    """Build RiverSwim: six states, a current to the left, reward 0.005 at the left end and 1 at the right end.
 
     Action 0 swims left and succeeds; action 1 swims right and gets ahead with probability 0.35.
 
@@ -179,8 +176,8 @@ def softmax_bandit(reward: Array | None = None) -> TabularMDP:
         TypeError: if reward is not floating.
         ValueError: if it has no axis or is empty.
     """
-    arms = jnp.array([1.0, 0.2, -0.7]) if reward is None else _checks.as_floating("reward", reward, ndim_at_least=1)
-    return TabularMDP(jnp.ones((1, arms.shape[0], 1)), arms[None], jnp.ones(1), 1.0, horizon=1)
+    arms = _checks.as_floating("reward", np.array([1.0, 0.2, -0.7]) if reward is None else reward, ndim_at_least=1)
+    return TabularMDP(np.ones((1, arms.shape[0], 1)), arms[None], np.ones(1), 1.0, horizon=1)
 
 
 def softmax_bandit_logits() -> Array:
@@ -194,7 +191,7 @@ def softmax_bandit_logits() -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class AliasedSoftmax:
-    """A softmax policy that cannot tell some states apart: `policy_probs` for `policy_gradient_of`.
+    """A softmax policy that shares logits between states: a `policy_probs` for `policy_gradient_of`.
 
     Shapes: params [G, A], G the number of groups; result [S, A].
 
@@ -220,9 +217,9 @@ class AliasedSoftmax:
 
 
 def alias_discount() -> tuple[TabularMDP, AliasedSoftmax]:
-    """Build the process on which dropping the discount of the states leads to the worst policy.
+    """Build a process on which dropping the discount of the states leads to the worst policy.
 
-    States 0 and 1 look alike. Action 1 pays 1 in state 0, and in state 1 costs 2 now and pays 2 two steps
+    States 0 and 1 share their logits. Action 1 pays 1 in state 0, and in state 1 costs 2 now and pays 2 two steps
     later; action 0 pays nothing. With x the probability of action 1, the slope of the discounted objective
     in x is 1/4, that of the undiscounted one is 1, and that of the direction that drops the discount is -1/2.
 
@@ -238,9 +235,9 @@ def alias_discount() -> tuple[TabularMDP, AliasedSoftmax]:
 
 
 def alias_offpolicy() -> tuple[TabularMDP, AliasedSoftmax]:
-    """Build the process on which the off-policy actor-critic goes the wrong way and emphatic weights the right one.
+    """Build a process on which the off-policy actor-critic descends the objective and emphatic weights ascend it.
 
-    Action 0 leads from state 0 to state 1, and action 1 to state 2, which look alike to the actor. State 1
+    Action 0 leads from state 0 to state 1, and action 1 to state 2; those two share their logits. State 1
     pays 2 for action 0, state 2 pays 1 for action 1, and the episode ends.
 
     Returns:

@@ -1,5 +1,12 @@
-"""Finite processes: values, visitations, gradients and their kin, by linear algebra."""
+"""Finite processes: values, visitations, gradients and more, by linear algebra.
 
+In the order in which to read: `TabularMDP`, the process (mdp); a policy's chain of states (chain); values and visits
+(values, and over time with a horizon: horizon); the gradient of the objective (gradients), for any policy with its
+score (scores); natural gradients (natural); other objectives (objectives, offpolicy); what critics converge to
+(critics); optimal policies (optimal); and processes as something to roll out (environments).
+"""
+
+from pgjax.exact.tabular.chain import k_step_visitation, state_transition
 from pgjax.exact.tabular.critics import gae_bias, vtrace_policy, vtrace_value
 from pgjax.exact.tabular.environments import (
     CounterEnvironment,
@@ -24,7 +31,7 @@ from pgjax.exact.tabular.horizon import (
     values_over_time,
     visitation_over_time,
 )
-from pgjax.exact.tabular.mdp import TabularMDP, k_step_visitation, state_transition, terminal_states
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 from pgjax.exact.tabular.natural import (
     compatible_critic,
     compatible_critic_of,

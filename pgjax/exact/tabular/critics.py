@@ -1,20 +1,13 @@
-"""What critics learn, and what their errors do: the fixed point of V-trace and the bias of GAE."""
+"""Critics: the value that V-trace converges to, and the bias that an inexact value leaves in GAE."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.exact.tabular.horizon import require_no_horizon
-from pgjax.exact.tabular.mdp import (
-    TabularMDP,
-    checked_policy,
-    checked_states,
-    identity_minus,
-    running_transition,
-    terminal_states,
-)
-from pgjax.exact.tabular.offpolicy import importance_ratio
+from pgjax.exact.tabular._arguments import checked_policy, checked_states, require_no_horizon
+from pgjax.exact.tabular._equations import identity_minus, importance_ratio, running_transition
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 from pgjax.exact.tabular.values import value
 
 Array = jax.Array
@@ -22,7 +15,7 @@ Array = jax.Array
 
 @compiled()
 def vtrace_policy(probs: Array, behaviour: Array, clip_rho: Array | float) -> Array:
-    """Compute the policy whose value V-trace learns: the target, clipped towards the behaviour.
+    """Compute the policy whose value V-trace converges to: the target, clipped towards the behaviour.
 
         π_ρ̄(a | s) = min(ρ̄ μ(a | s), π(a | s)) / Σ_b min(ρ̄ μ(b | s), π(b | s))    (paper: eq. 3)
 
@@ -51,17 +44,15 @@ def vtrace_policy(probs: Array, behaviour: Array, clip_rho: Array | float) -> Ar
 
 @compiled()
 def vtrace_value(mdp: TabularMDP, probs: Array, behaviour: Array, *, clip_rho: Array | float = 1.0) -> Array:
-    """Compute the fixed point of V-trace: the value of `vtrace_policy`, whatever λ and c̄ are.
+    """Compute the fixed point of V-trace: the value of `vtrace_policy`, the same for all λ and c̄.
 
         V = V^{π_ρ̄}
 
     Shapes: probs, behaviour [S, A]; result [S].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy π.
-        behaviour: [S, A] float, the policy μ that collected the data.
-        clip_rho: ρ̄, scalar, above 0.
+        mdp: the process, a `TabularMDP`.
+        probs, behaviour, clip_rho: as for `vtrace_policy`.
 
     Returns:
         [S] float, reward units.
@@ -83,14 +74,13 @@ def gae_bias(mdp: TabularMDP, probs: Array, value_estimate: Array, *, lam: Array
 
         E[Â | s, a] - A(s, a) = -e(s) + γ (1 - λ) Σ_s' P(s' | s, a) [(I - γ λ P_π)^{-1} e](s'),   e = v - V
 
-    Only the part that depends on the action biases the gradient: `critic_gradient` of this is the bias of it.
+    Only the part that depends on the action biases the gradient, by `critic_gradient` of this.
 
     Shapes: probs [S, A]; value_estimate [S]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        probs: [S, A] float, the policy.
-        value_estimate: [S] float, v, reward units; terminal states count as 0 whatever it says.
+        mdp, probs: as for `value`; without horizon.
+        value_estimate: [S] float, v, reward units; its entries for terminal states are not used.
         lam: λ, scalar in [0, 1]; with 1 the bias depends on the state alone.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The tabular problems and a counter as environments, so that rollouts meet what is known in closed form."""
+"""Tabular processes and a counter as environments: rollouts of what is known in closed form."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class TabularParams:
     """What `TabularEnvironment` runs on.
 
     Args:
-        mdp: the process; its discount is not used.
+        mdp: the `TabularMDP` to follow; its discount is not used.
         time_limit: scalar int32, steps after which an episode is truncated.
 
     Returns:
@@ -54,7 +54,7 @@ class TabularEnvironment(environment.Environment[TabularState, TabularParams]):
     Shapes: obs [S] float32; action scalar int; reward scalar float32.
 
     Args:
-        mdp: the process.
+        mdp: the `TabularMDP` to follow.
         time_limit: steps after which an episode is truncated, or None.
 
     Returns:
@@ -147,7 +147,7 @@ class CounterParams:
 
 
 class CounterEnvironment(environment.Environment[environment.EnvState, CounterParams]):
-    """An environment that counts: step t pays t and shows t, whatever is done.
+    """An environment that counts: step t pays t and shows t; actions have no effect.
 
     It terminates after ``terminate_at`` steps and is truncated after ``truncate_at``; both may happen at once.
 
@@ -204,7 +204,7 @@ class CounterEnvironment(environment.Environment[environment.EnvState, CounterPa
 
     @property
     def num_actions(self) -> int:
-        """Number of actions, which do nothing."""
+        """Number of actions, which have no effect."""
         return 2
 
     def action_space(self, params: Any = None) -> spaces.Discrete:

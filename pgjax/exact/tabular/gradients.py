@@ -3,8 +3,8 @@
 Everything here is an *ascent* direction, the gradient of the objective itself.
 
 An objective J enters through its *sensitivity* w(s, a), its derivative with respect to the probability
-π(a | s) up to a constant in each state, which a normalised policy does not feel. The gradient of any
-policy is then Σ_{s,a} w(s, a) ∇π(a | s): the policy gradient theorem is the statement that
+π(a | s) up to a constant in each state, which cancels because probabilities sum to one. The gradient for
+any policy is then Σ_{s,a} w(s, a) ∇π(a | s): the policy gradient theorem is the statement that
 w(s, a) = d(s) A(s, a), without a derivative of d.
 """
 
@@ -14,10 +14,13 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Params
+from pgjax.exact.tabular._arguments import checked_logits, checked_policy
+from pgjax.exact.tabular._equations import identity_minus, running_transition, running_visitation, softmax_pull_back
+from pgjax.exact.tabular.chain import state_transition
 from pgjax.exact.tabular.horizon import advantages_over_time, visitation_over_time
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, identity_minus, running_transition, state_transition
+from pgjax.exact.tabular.mdp import TabularMDP
 from pgjax.exact.tabular.scores import PolicyProbs
-from pgjax.exact.tabular.values import advantage, objective, running_visitation
+from pgjax.exact.tabular.values import advantage, objective
 
 Array = jax.Array
 
@@ -32,8 +35,7 @@ def sensitivity(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
 
     Returns:
         [S, A] float, reward units.
@@ -51,37 +53,6 @@ def sensitivity(mdp: TabularMDP, probs: Array) -> Array:
     return jnp.einsum("ts,tsa->sa", visitation_over_time(mdp, probs), advantages_over_time(mdp, probs))
 
 
-def softmax_pull_back(probs: Array, weights: Array) -> Array:
-    """Turn a sensitivity into a gradient with respect to softmax logits: Σ_a w ∂π(a | s) / ∂θ.
-
-    Args:
-        probs: [S, A] float, the policy.
-        weights: [S, A] float, the sensitivity.
-
-    Returns:
-        [S, A] float, π (w - Σ_a π w).
-    """
-    return probs * (weights - jnp.sum(probs * weights, axis=-1, keepdims=True))
-
-
-def checked_logits(mdp: TabularMDP, logits: Array) -> tuple[Array, Array]:
-    """Return logits of the right shape and the probabilities that belong to them.
-
-    Args:
-        mdp: the process that they must fit.
-        logits: [S, A] float.
-
-    Returns:
-        (logits, probs), both [S, A].
-
-    Raises:
-        TypeError: if they are not floating.
-        ValueError: if their shape is not [S, A].
-    """
-    logits = checked_policy(mdp, logits, "logits")
-    return logits, jax.nn.softmax(logits)
-
-
 @compiled()
 def policy_gradient(mdp: TabularMDP, logits: Array) -> Array:
     """Compute the gradient of the objective for a tabular softmax policy (ascent), by the policy gradient theorem.
@@ -93,7 +64,7 @@ def policy_gradient(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
         logits: [S, A] float, θ; the policy is its softmax.
 
     Returns:
@@ -128,8 +99,7 @@ def policy_gradient_autodiff(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
 
     Returns:
         [S, A] float, ∇J, reward units.
@@ -151,8 +121,7 @@ def value_gradient(mdp: TabularMDP, logits: Array, *, num_steps: int | None = No
     Shapes: logits [S, A]; result [S, S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
         num_steps: the number of terms of the sum, k < num_steps; None takes all of them: H with a horizon,
             otherwise infinitely many, as the fixed point of the recursion; static.
 
@@ -203,8 +172,7 @@ def policy_gradient_unrolled(mdp: TabularMDP, logits: Array, *, num_steps: int |
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
         num_steps: the number of terms, see `value_gradient`; None takes all of them; static.
 
     Returns:
@@ -228,7 +196,7 @@ def policy_gradient_of(
     Shapes: weights [S, A]; result like params.
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
         params: any pytree of parameters.
         policy_probs: params -> [S, A] float, probabilities; states may share parameters. Static.
         weights: [S, A] float, w; None is `sensitivity`, that of the process's own objective. Others are
@@ -260,13 +228,13 @@ def critic_gradient(mdp: TabularMDP, logits: Array, action_value: Array) -> Arra
 
         g = Σ_s d(s) Σ_a ∇π(a | s) Q̂(s, a)
 
-    Linear in the critic: with an error of the critic in place of the critic it is the bias of the gradient.
+    With a horizon, d sums the visits of all steps. Linear in the critic: given the error of a critic, it returns the
+    bias of the gradient.
 
     Shapes: logits, action_value [S, A]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
         action_value: [S, A] float, Q̂ or an advantage, reward units.
 
     Returns:
@@ -291,8 +259,7 @@ def policy_hessian(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A, S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
 
     Returns:
         [S, A, S, A] float, reward units; symmetric under exchange of the two pairs.

@@ -4,47 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, state_transition
+from pgjax.exact.tabular._arguments import checked_policy, require_horizon
+from pgjax.exact.tabular.chain import state_transition
+from pgjax.exact.tabular.mdp import TabularMDP
 
 Array = jax.Array
-
-
-def require_horizon(mdp: TabularMDP, what: str) -> int:
-    """Return the horizon; raise if there is none.
-
-    Args:
-        mdp: the process.
-        what: the name of the function that needs it, for the message.
-
-    Returns:
-        The number of steps.
-
-    Raises:
-        ValueError: if ``mdp.horizon`` is None.
-    """
-    if mdp.horizon is None:
-        raise ValueError(f"{what} needs mdp.horizon, got None. Set it with mdp.replace(horizon=...).")
-    return mdp.horizon
-
-
-def require_no_horizon(mdp: TabularMDP, what: str) -> None:
-    """Raise if the process has a horizon.
-
-    Args:
-        mdp: the process.
-        what: the name of the function that cannot take one, for the message.
-
-    Returns:
-        None.
-
-    Raises:
-        ValueError: if ``mdp.horizon`` is set.
-    """
-    if mdp.horizon is not None:
-        raise ValueError(
-            f"{what} is defined for processes without horizon, got mdp.horizon={mdp.horizon}. "
-            "Use mdp.replace(horizon=None), or put the time into the state."
-        )
 
 
 @compiled()
@@ -56,7 +20,7 @@ def values_over_time(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [H + 1, S].
 
     Args:
-        mdp: the process; its horizon must be set.
+        mdp: the process, a `TabularMDP` whose horizon is set.
         probs: [S, A] float, the policy.
 
     Returns:
@@ -88,8 +52,7 @@ def action_values_over_time(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [H, S, A].
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `values_over_time`.
 
     Returns:
         [H, S, A] float, reward units.
@@ -111,8 +74,7 @@ def advantages_over_time(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [H, S, A].
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `values_over_time`.
 
     Returns:
         [H, S, A] float, reward units.
@@ -133,8 +95,7 @@ def visitation_over_time(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [H, S].
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `values_over_time`.
 
     Returns:
         [H, S] float, row t sums to γ^t.
@@ -149,4 +110,4 @@ def visitation_over_time(mdp: TabularMDP, probs: Array) -> Array:
     def step(visits: Array, _: None) -> tuple[Array, Array]:
         return mdp.discount * visits @ chain, visits
 
-    return jax.lax.scan(step, mdp.initial, length=horizon)[1]
+    return jax.lax.scan(step, mdp.initial.astype(chain.dtype), length=horizon)[1]

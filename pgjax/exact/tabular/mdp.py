@@ -1,4 +1,4 @@
-"""Tabular Markov decision processes, and what linear algebra says about a policy in them.
+"""Tabular Markov decision processes.
 
 A policy is its table of probabilities ``probs[S, A]``. A state is *terminal* when every action keeps it
 where it is and pays nothing; an episode ends on entering one, so the undiscounted episodic objective
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.exact._pytree import concrete, validated_pytree
+from pgjax._pytree import concrete, static, validated_pytree
 
 Array = jax.Array
 
 
-@validated_pytree("horizon")
+@validated_pytree
 class TabularMDP:
     """A Markov decision process with finitely many states and actions.
 
@@ -50,7 +50,7 @@ class TabularMDP:
     reward: Any
     initial: Any
     discount: Any
-    horizon: int | None = None
+    horizon: int | None = static(default=None)
 
     def __post_init__(self) -> None:
         reward = _checks.as_floating("reward", self.reward, ndim_at_least=2)
@@ -111,46 +111,6 @@ class TabularMDP:
         return dataclasses.replace(self, **changes)
 
 
-def checked_policy(mdp: TabularMDP, probs: Array, name: str = "probs") -> Array:
-    """Return a policy table as floats of the right shape; values are not looked at.
-
-    Args:
-        mdp: the process that it must fit.
-        probs: [S, A] float.
-        name: the argument's name, for the message.
-
-    Returns:
-        [S, A] float.
-
-    Raises:
-        TypeError: if it is not floating.
-        ValueError: if its shape is not [S, A].
-    """
-    probs = _checks.as_floating(name, probs)
-    _checks.require_shape(name, probs, mdp.reward.shape, "[S, A]")
-    return probs
-
-
-def checked_states(mdp: TabularMDP, x: Array, name: str) -> Array:
-    """Return a function of the state as floats [S]; raise for other shapes.
-
-    Args:
-        mdp: the process that it must fit.
-        x: [S] float.
-        name: the argument's name, for the message.
-
-    Returns:
-        [S] float.
-
-    Raises:
-        TypeError: if it is not floating.
-        ValueError: if its shape is not [S].
-    """
-    x = _checks.as_floating(name, x)
-    _checks.require_shape(name, x, mdp.initial.shape, "[S]")
-    return x
-
-
 @compiled()
 def terminal_states(mdp: TabularMDP) -> Array:
     """Tell which states end an episode: those that no action leaves and in which none pays.
@@ -160,107 +120,10 @@ def terminal_states(mdp: TabularMDP) -> Array:
     Shapes: result [S].
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
 
     Returns:
         [S] bool.
-
-    Raises:
-        TypeError: if mdp is not a TabularMDP.
     """
     stays = jnp.einsum("sas->sa", mdp.transition) == 1.0
     return jnp.all(stays & (mdp.reward == 0.0), axis=1)
-
-
-@compiled()
-def state_transition(mdp: TabularMDP, probs: Array) -> Array:
-    """Compute the transition matrix between states that a policy induces.
-
-        P_π(s' | s) = Σ_a π(a | s) P(s' | s, a)
-
-    Shapes: probs [S, A]; result [S, S], row s, column s'.
-
-    Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-
-    Returns:
-        [S, S] float.
-
-    Raises:
-        TypeError: if probs is not floating.
-        ValueError: if probs has not shape [S, A].
-    """
-    probs = checked_policy(mdp, probs)
-    return jnp.einsum("sa,sat->st", probs, mdp.transition)
-
-
-def reachable(chain: Array) -> Array:
-    """Tell which states can be reached from which, by doubling the number of steps that are looked ahead.
-
-    Args:
-        chain: [S, S] float, transition matrix or any multiple of its entries.
-
-    Returns:
-        [S, S] bool, row from, column to; every state reaches itself.
-    """
-    reach = (chain > 0) | jnp.eye(len(chain), dtype=bool)
-    for _ in range(len(chain).bit_length()):
-        reach = jnp.einsum("st,tu->su", reach.astype(chain.dtype), reach.astype(chain.dtype)) > 0
-    return reach
-
-
-def running_transition(mdp: TabularMDP, probs: Array) -> Array:
-    """Compute P_π between states in which an episode still runs: rows and columns of terminal states are zero.
-
-    With discount 1 it is NaN where some state never reaches a terminal one: no total exists then, and a
-    linear solver would answer all the same.
-
-    Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-
-    Returns:
-        [S, S] float.
-    """
-    chain = state_transition(mdp, probs)
-    ended = terminal_states(mdp)
-    ends = jnp.all(jnp.any(reachable(chain) & ended[None, :], axis=1))
-    running = jnp.where(ended[:, None] | ended[None, :], 0.0, chain)
-    return jnp.where((mdp.discount < 1.0) | ends, running, jnp.nan)
-
-
-def identity_minus(matrix: Array) -> Array:
-    """Compute I - M, the matrix of the linear equations x = b + M x.
-
-    Args:
-        matrix: [S, S] float, M.
-
-    Returns:
-        [S, S] float, in the dtype of M.
-    """
-    return jnp.eye(matrix.shape[0], dtype=matrix.dtype) - matrix
-
-
-@compiled("k")
-def k_step_visitation(mdp: TabularMDP, probs: Array, k: int) -> Array:
-    """Compute the probability of being in x after k steps from s, ρ(s → x, k).
-
-        ρ(s → x, 0) = 1[s = x],  ρ(s → x, k + 1) = Σ_y ρ(s → y, k) P_π(x | y)
-
-    Shapes: probs [S, A]; result [S, S], row s, column x.
-
-    Args:
-        mdp: the process; discount and horizon are not used.
-        probs: [S, A] float, the policy.
-        k: number of steps, at least 0; static.
-
-    Returns:
-        [S, S] float, rows sum to one.
-
-    Raises:
-        TypeError: if probs is not floating or k is not an int.
-        ValueError: if probs has not shape [S, A] or k is negative.
-    """
-    k = _checks.as_positive_int("k", k, at_least=0)
-    return jnp.linalg.matrix_power(state_transition(mdp, probs), k)

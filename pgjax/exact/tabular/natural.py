@@ -6,9 +6,9 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax._compile import compiled
 from pgjax._types import Params
-from pgjax.exact.tabular.gradients import checked_logits, policy_gradient_of
-from pgjax.exact.tabular.horizon import require_no_horizon
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, terminal_states
+from pgjax.exact.tabular._arguments import checked_logits, checked_policy, require_no_horizon
+from pgjax.exact.tabular.gradients import policy_gradient_of
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 from pgjax.exact.tabular.scores import PolicyProbs, score_of
 from pgjax.exact.tabular.values import advantage, visitation
 
@@ -34,9 +34,7 @@ def fisher_matrix_of(mdp: TabularMDP, params: Params, policy_probs: PolicyProbs)
     Shapes: result [P, P], P the number of parameters.
 
     Args:
-        mdp: the process.
-        params: any pytree of P parameters.
-        policy_probs: params -> [S, A] float, probabilities; static.
+        mdp, params, policy_probs: as for `policy_gradient_of`.
 
     Returns:
         [P, P] float, symmetric and positive semidefinite; axes are params raveled.
@@ -62,8 +60,7 @@ def fisher_matrix(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A, S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
 
     Returns:
         [S, A, S, A] float; singular: a constant added to the logits of a state changes nothing.
@@ -88,9 +85,7 @@ def natural_gradient_of(mdp: TabularMDP, params: Params, policy_probs: PolicyPro
     Shapes: result like params.
 
     Args:
-        mdp: the process.
-        params: any pytree of parameters, few enough for a matrix of them.
-        policy_probs: params -> [S, A] float, probabilities; static.
+        mdp, params, policy_probs: as for `policy_gradient_of`; a matrix of P by P parameters is built.
 
     Returns:
         A pytree like params.
@@ -118,8 +113,7 @@ def natural_gradient(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`.
 
     Returns:
         [S, A] float.
@@ -145,9 +139,7 @@ def compatible_critic_of(mdp: TabularMDP, params: Params, policy_probs: PolicyPr
     Shapes: result like params.
 
     Args:
-        mdp: the process, without horizon.
-        params: any pytree of parameters.
-        policy_probs: params -> [S, A] float, probabilities; static.
+        mdp, params, policy_probs: as for `policy_gradient_of`; without horizon.
 
     Returns:
         A pytree like params, the weights of least norm.
@@ -182,8 +174,7 @@ def compatible_critic(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`; without horizon.
 
     Returns:
         [S, A] float, the weights of least norm.

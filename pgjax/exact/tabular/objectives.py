@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact.tabular.gradients import checked_logits, softmax_pull_back
+from pgjax.exact.tabular._arguments import checked_logits, checked_policy
+from pgjax.exact.tabular._equations import identity_minus, softmax_pull_back
+from pgjax.exact.tabular.chain import state_transition
 from pgjax.exact.tabular.horizon import advantages_over_time, visitation_over_time
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, identity_minus, state_transition, terminal_states
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 from pgjax.exact.tabular.values import advantage, differential_action_value, differential_value, stationary_distribution
 
 Array = jax.Array
@@ -25,8 +27,7 @@ def average_reward_sensitivity(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
-        probs: [S, A] float, the policy; its chain must have one recurrent class.
+        mdp, probs: as for `stationary_distribution`.
 
     Returns:
         [S, A] float, reward units per step.
@@ -48,8 +49,7 @@ def average_reward_gradient(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`; discount, horizon and initial distribution are not used.
 
     Returns:
         [S, A] float, reward units per step.
@@ -76,8 +76,7 @@ def dropped_discount_sensitivity(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
 
     Returns:
         [S, A] float, reward units.
@@ -111,8 +110,7 @@ def dropped_discount_gradient(mdp: TabularMDP, logits: Array) -> Array:
     Shapes: logits [S, A]; result [S, A].
 
     Args:
-        mdp: the process; see `dropped_discount_sensitivity` for d_1.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`; see `dropped_discount_sensitivity` for d_1.
 
     Returns:
         [S, A] float, reward units.

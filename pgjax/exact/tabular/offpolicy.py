@@ -6,19 +6,13 @@ interest in it: J_μ = Σ_s d_μ(s) i(s) V_π(s). ``state_weights`` is d_μ i. F
 """
 
 import jax
-import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact._spectrum import spectral_radius
-from pgjax.exact.tabular.gradients import checked_logits, softmax_pull_back
-from pgjax.exact.tabular.horizon import require_no_horizon
-from pgjax.exact.tabular.mdp import (
-    TabularMDP,
-    checked_policy,
-    checked_states,
-    running_transition,
-)
-from pgjax.exact.tabular.values import advantage, running_visitation, value
+from pgjax.exact.spectrum import spectral_radius
+from pgjax.exact.tabular._arguments import checked_logits, checked_policy, checked_states, require_no_horizon
+from pgjax.exact.tabular._equations import importance_ratio, running_transition, running_visitation, softmax_pull_back
+from pgjax.exact.tabular.mdp import TabularMDP
+from pgjax.exact.tabular.values import advantage, value
 
 Array = jax.Array
 
@@ -32,8 +26,7 @@ def excursion_objective(mdp: TabularMDP, probs: Array, state_weights: Array) -> 
     Shapes: probs [S, A]; state_weights [S]; result scalar.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
         state_weights: [S] float, d_μ i; held fixed.
 
     Returns:
@@ -55,9 +48,7 @@ def emphasis(mdp: TabularMDP, probs: Array, state_weights: Array) -> Array:
     Shapes: probs [S, A]; state_weights [S]; result [S].
 
     Args:
-        mdp: the process, without horizon.
-        probs: [S, A] float, the policy.
-        state_weights: [S] float, d_μ i.
+        mdp, probs, state_weights: as for `excursion_objective`; without horizon.
 
     Returns:
         [S] float; zero in terminal states.
@@ -82,9 +73,7 @@ def emphatic_sensitivity(mdp: TabularMDP, probs: Array, state_weights: Array) ->
     Shapes: probs [S, A]; state_weights [S]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        probs: [S, A] float, the policy.
-        state_weights: [S] float, d_μ i.
+        mdp, probs, state_weights: as for `excursion_objective`; without horizon.
 
     Returns:
         [S, A] float, reward units.
@@ -105,8 +94,7 @@ def emphatic_gradient(mdp: TabularMDP, logits: Array, state_weights: Array) -> A
     Shapes: logits [S, A]; state_weights [S]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`; without horizon.
         state_weights: [S] float, d_μ i.
 
     Returns:
@@ -132,9 +120,7 @@ def off_pac_sensitivity(mdp: TabularMDP, probs: Array, state_weights: Array) -> 
     Shapes: probs [S, A]; state_weights [S]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        probs: [S, A] float, the policy.
-        state_weights: [S] float, d_μ i.
+        mdp, probs, state_weights: as for `excursion_objective`; without horizon.
 
     Returns:
         [S, A] float, reward units.
@@ -158,8 +144,7 @@ def off_pac_gradient(mdp: TabularMDP, logits: Array, state_weights: Array) -> Ar
     Shapes: logits [S, A]; state_weights [S]; result [S, A].
 
     Args:
-        mdp: the process, without horizon.
-        logits: [S, A] float, θ; the policy is its softmax.
+        mdp, logits: as for `policy_gradient`; without horizon.
         state_weights: [S] float, d_μ i.
 
     Returns:
@@ -176,20 +161,6 @@ def off_pac_gradient(mdp: TabularMDP, logits: Array, state_weights: Array) -> Ar
     return softmax_pull_back(probs, off_pac_sensitivity(mdp, probs, state_weights))
 
 
-def importance_ratio(probs: Array, behaviour: Array) -> Array:
-    """Compute π / μ; zero where the behaviour never acts so.
-
-    Args:
-        probs: [S, A] float, the policy π.
-        behaviour: [S, A] float, the policy μ that collected the data.
-
-    Returns:
-        [S, A] float.
-    """
-    acts = behaviour > 0
-    return jnp.where(acts, probs / jnp.where(acts, behaviour, 1.0), 0.0)
-
-
 @compiled()
 def followon_spectral_radius(mdp: TabularMDP, probs: Array, behaviour: Array) -> Array:
     """Compute the factor by which the second moment of the followon trace grows in the long run.
@@ -199,7 +170,7 @@ def followon_spectral_radius(mdp: TabularMDP, probs: Array, behaviour: Array) ->
     Shapes: probs, behaviour [S, A]; result scalar.
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
         probs: [S, A] float, the policy π.
         behaviour: [S, A] float, the policy μ that collected the data.
 

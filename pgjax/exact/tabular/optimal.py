@@ -1,10 +1,10 @@
-"""The best that any policy can do in a tabular process."""
+"""Optimal policies and their values."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact.tabular.horizon import require_no_horizon
+from pgjax.exact.tabular._arguments import require_no_horizon
 from pgjax.exact.tabular.mdp import TabularMDP
 from pgjax.exact.tabular.values import action_value
 
@@ -20,7 +20,7 @@ def optimal_policy(mdp: TabularMDP) -> Array:
     Shapes: result [S, A].
 
     Args:
-        mdp: the process, without horizon (with one, the optimal policy depends on time).
+        mdp: the process, a `TabularMDP` without horizon (with one, the optimal policy depends on time).
 
     Returns:
         [S, A] float, one-hot rows.
@@ -63,13 +63,10 @@ def optimal_value(mdp: TabularMDP) -> Array:
     Shapes: result [S].
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
 
     Returns:
         [S] float, reward units; ``mdp.initial @ optimal_value(mdp)`` is the best objective.
-
-    Raises:
-        TypeError: if mdp is not a TabularMDP.
     """
     if mdp.horizon is None:
         return jnp.max(action_value(mdp, optimal_policy(mdp)), axis=1)

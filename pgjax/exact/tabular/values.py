@@ -4,15 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
+from pgjax.exact.tabular._arguments import checked_policy
+from pgjax.exact.tabular._equations import identity_minus, running_transition, running_visitation
+from pgjax.exact.tabular.chain import state_transition
 from pgjax.exact.tabular.horizon import action_values_over_time, values_over_time, visitation_over_time
-from pgjax.exact.tabular.mdp import (
-    TabularMDP,
-    checked_policy,
-    identity_minus,
-    running_transition,
-    state_transition,
-    terminal_states,
-)
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 
 Array = jax.Array
 
@@ -27,8 +23,8 @@ def value(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp: the process, a `TabularMDP`.
+        probs: [S, A] float, the policy: π(a | s), rows sum to one.
 
     Returns:
         [S] float, reward units; zero in terminal states. NaN if discount is 1 and an episode may never end.
@@ -58,8 +54,7 @@ def action_value(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy that is followed afterwards.
+        mdp, probs: as for `value`; the policy is followed after the first action.
 
     Returns:
         [S, A] float, reward units.
@@ -82,8 +77,7 @@ def advantage(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
 
     Returns:
         [S, A] float, reward units.
@@ -104,8 +98,7 @@ def visitation(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S].
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
 
     Returns:
         [S] float, expected visits; sums to 1 / (1 - γ) without horizon. With discount 1 a terminal state that
@@ -124,22 +117,6 @@ def visitation(mdp: TabularMDP, probs: Array) -> Array:
     return jnp.where(terminal_states(mdp), forever, visits)
 
 
-def running_visitation(mdp: TabularMDP, probs: Array, start: Array | None = None) -> Array:
-    """Compute the discounted visits to states in which an episode still runs; zero in terminal states.
-
-    Args:
-        mdp: the process; a horizon is not used.
-        probs: [S, A] float, the policy.
-        start: [S] float, what takes the place of the initial distribution.
-
-    Returns:
-        [S] float.
-    """
-    start = jnp.where(terminal_states(mdp), 0.0, mdp.initial if start is None else start)
-    matrix = identity_minus(mdp.discount * running_transition(mdp, probs))
-    return jnp.linalg.solve(matrix.T, start)
-
-
 @compiled()
 def objective(mdp: TabularMDP, probs: Array) -> Array:
     """Compute the objective of a policy: the expected discounted return of an episode.
@@ -149,8 +126,7 @@ def objective(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result scalar.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs: as for `value`.
 
     Returns:
         Scalar float, reward units.
@@ -171,7 +147,7 @@ def stationary_distribution(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S].
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
+        mdp: the process, a `TabularMDP`; its discount, horizon and initial distribution are not used.
         probs: [S, A] float, the policy; its chain must have one recurrent class.
 
     Returns:
@@ -194,8 +170,7 @@ def average_reward(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result scalar.
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
-        probs: [S, A] float, the policy; its chain must have one recurrent class.
+        mdp, probs: as for `stationary_distribution`.
 
     Returns:
         Scalar float, reward units per step.
@@ -216,8 +191,7 @@ def differential_value(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S].
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
-        probs: [S, A] float, the policy; its chain must have one recurrent class.
+        mdp, probs: as for `stationary_distribution`.
 
     Returns:
         [S] float, reward units.
@@ -241,8 +215,7 @@ def differential_action_value(mdp: TabularMDP, probs: Array) -> Array:
     Shapes: probs [S, A]; result [S, A].
 
     Args:
-        mdp: the process; its discount, horizon and initial distribution are not used.
-        probs: [S, A] float, the policy; its chain must have one recurrent class.
+        mdp, probs: as for `stationary_distribution`.
 
     Returns:
         [S, A] float, reward units.

@@ -1,4 +1,9 @@
-"""Exact second moments of estimators: what an estimator's variance is, before any sampling."""
+"""Exact means and variances of gradient estimators, without sampling.
+
+In the order in which to read: estimators that are one backward pass, an `AffinePair`, and its moments (moments); the
+coefficients of well-known ones (pairs, offpolicy_pairs); baselines of least variance (state_baselines); and REINFORCE
+with the return of the whole episode (total_return).
+"""
 
 from pgjax.exact.variance.moments import AffinePair, Moments, VarianceSplit, pair_moments, pair_variance, variance_split
 from pgjax.exact.variance.offpolicy_pairs import off_pac_pair, pdis_pair, vtrace_pair

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from pgjax._compile import compiled
-from pgjax.exact._spectrum import spectral_radius
+from pgjax.exact.spectrum import spectral_radius
+from pgjax.exact.tabular._equations import identity_minus, reachable, running_visitation
 from pgjax.exact.tabular.horizon import visitation_over_time
-from pgjax.exact.tabular.mdp import TabularMDP, identity_minus, reachable, terminal_states
-from pgjax.exact.tabular.values import running_visitation
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
 
 Array = jax.Array
 
@@ -30,16 +30,17 @@ Array = jax.Array
 class AffinePair:
     """The coefficients of an estimator A_t = δ + c A_{t+1}, Y_t = score (e + f A_{t+1}) + k Y_{t+1}.
 
-    Shapes: each coefficient [S, A, S], or [H, S, A, S] if the process has a horizon; see `gpomdp_pair` and others.
+    Shapes: behaviour [S, A]; score [S, A, P]; delta, carry, offset, slope, decay [S, A, S]. If the process has a
+    horizon, the coefficients start with a time axis [H], and the score may. `gpomdp_pair` and its kin build them.
 
     Args:
         behaviour: [S, A] float, the policy that collects the data.
         score: [S, A, P] float, or [H, S, A, P], the direction of the contribution of a step.
-        delta: δ, what a step adds to the advantage, reward units.
-        carry: c, the factor of the next advantage.
-        offset: e, what a step contributes by itself, reward units.
-        slope: f, the factor of the next advantage in the contribution.
-        decay: k, the factor of the contributions of later steps.
+        delta: [S, A, S] float, δ, what a step adds to the advantage, reward units.
+        carry: [S, A, S] float, c, the factor of the next advantage.
+        offset: [S, A, S] float, e, what a step contributes by itself, reward units.
+        slope: [S, A, S] float, f, the factor of the next advantage in the contribution.
+        decay: [S, A, S] float, k, the factor of the contributions of later steps.
 
     Returns:
         A frozen pytree.
@@ -58,7 +59,7 @@ class AffinePair:
 class Moments:
     """The exact mean and covariance of an estimator, from one trajectory.
 
-    Shapes: mean [P], covariance [P, P].
+    Shapes: mean [P]; covariance [P, P].
 
     Args:
         mean: [P] float, an ascent direction.
@@ -165,9 +166,9 @@ def _exist(mdp: TabularMDP, pair: AffinePair) -> tuple[Array, Array]:
     kernels, _ = _equations(joint, pair, True)
     bound = 1.0 - 1e3 * jnp.finfo(joint.dtype).eps  # a radius of one is rounded to either side
     stable = jax.vmap(spectral_radius)(jnp.stack(kernels)) < bound
-    # An advantage of later steps that is never looked at may be as wild as it likes.
-    blind = jnp.all(jnp.where(joint > 0, pair.slope, 0.0) == 0.0)
-    return stable[1] & (stable[0] | blind), stable[4] & (stable[2] | blind)
+    # Where no contribution contains the advantage of later steps, its moments need not exist.
+    unused = jnp.all(jnp.where(joint > 0, pair.slope, 0.0) == 0.0)
+    return stable[1] & (stable[0] | unused), stable[4] & (stable[2] | unused)
 
 
 def _totals(mdp: TabularMDP, pair: AffinePair, trace: bool) -> tuple[Array, Array]:
@@ -191,15 +192,13 @@ def pair_moments(mdp: TabularMDP, pair: AffinePair) -> Moments:
     Shapes: result [P] and [P, P].
 
     Args:
-        mdp: the process; with a horizon the equations are iterated H times, without one they are solved.
+        mdp: the process, a `TabularMDP`; with a horizon the equations are iterated H times, without one solved.
         pair: the coefficients of the estimator.
 
     Returns:
-        Moments. The covariance is infinite, and if need be the mean NaN, where a spectral radius of the equations
-        reaches one: a linear solve would answer there too, wrongly.
-
-    Raises:
-        TypeError: if pair is not an AffinePair.
+        Moments. The covariance is infinite where a spectral radius of the equations of the second moments reaches
+        one, and the mean is NaN where one of the first moments does; the linear equations then still have a
+        solution, which is not the moment.
 
     Properties:
         Differentiable in the coefficients. Memory O(S P²).
@@ -216,14 +215,10 @@ def pair_variance(mdp: TabularMDP, pair: AffinePair) -> Array:
     Shapes: result scalar.
 
     Args:
-        mdp: the process.
-        pair: the coefficients of the estimator.
+        mdp, pair: as for `pair_moments`.
 
     Returns:
         Scalar float; infinite where a spectral radius of the equations reaches one.
-
-    Raises:
-        TypeError: if pair is not an AffinePair.
 
     Properties:
         Differentiable in the coefficients. Memory O(S P).
@@ -235,12 +230,13 @@ def pair_variance(mdp: TabularMDP, pair: AffinePair) -> Array:
 class VarianceSplit:
     """The variance of the contribution of one step, split by where it comes from.
 
-    Shapes: scalars.
+    Shapes: state, action, trajectory scalar.
 
     Args:
-        state: variance over states of the mean given the state.
-        action: mean over states of the variance over actions of the mean given both: what a baseline can remove.
-        trajectory: mean over states and actions of the variance over what follows.
+        state: scalar, variance over states of the mean given the state.
+        action: scalar, mean over states of the variance over actions of the mean given both: the part that a baseline
+            changes.
+        trajectory: scalar, mean over states and actions of the variance over what follows.
 
     Returns:
         A frozen pytree.
@@ -260,15 +256,11 @@ def variance_split(mdp: TabularMDP, pair: AffinePair) -> VarianceSplit:
     Shapes: result scalars.
 
     Args:
-        mdp: the process.
-        pair: the coefficients of the estimator; its decay is not used.
+        mdp, pair: as for `pair_moments`; the decay is not used.
 
     Returns:
         VarianceSplit; the sum of its terms is the trace of the covariance of X. The variance of the sum over
         a trajectory also has terms between steps.
-
-    Raises:
-        TypeError: if pair is not an AffinePair.
 
     References:
         Tucker et al. (2018), The mirage of action-dependent baselines in reinforcement learning.

@@ -1,12 +1,13 @@
-"""The off-policy estimators that `pair_moments` knows; see `pgjax.exact.variance.pairs` for the arguments."""
+"""Off-policy estimators as coefficients for `pair_moments`; see `pgjax.exact.variance.pairs`."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy
-from pgjax.exact.tabular.offpolicy import importance_ratio
-from pgjax.exact.variance.coefficients import checked_score, over_time, spread_pair, state_decay, td_error
+from pgjax.exact.tabular._arguments import checked_policy
+from pgjax.exact.tabular._equations import importance_ratio
+from pgjax.exact.tabular.mdp import TabularMDP
+from pgjax.exact.variance._coefficients import checked_score, over_time, spread_pair, state_decay, td_error
 from pgjax.exact.variance.moments import AffinePair
 
 Array = jax.Array
@@ -35,16 +36,12 @@ def vtrace_pair(
     Shapes: probs, behaviour [S, A]; value [S]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy π.
-        value: [S] float, or [H, S] with a horizon: v, any fixed function.
+        mdp, probs, score, state_discount: as for `gpomdp_pair`; the policy is π.
+        value, lam: as for `gae_pair`.
         behaviour: [S, A] float, the policy μ that collected the data.
-        lam: λ, scalar in [0, 1].
         clip_rho: ρ̄, scalar.
         clip_c: c̄, scalar.
         clip_pg_rho: ρ̄_pg, scalar.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
-        state_discount: scalar, the factor between the contributions of successive steps; None is γ.
 
     Returns:
         AffinePair.
@@ -82,10 +79,8 @@ def pdis_pair(mdp: TabularMDP, probs: Array, *, behaviour: Array, score: Array |
     Shapes: probs, behaviour [S, A]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy π.
+        mdp, probs, score: as for `gpomdp_pair`; the policy is π.
         behaviour: [S, A] float, the policy μ that collected the data.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
 
     Returns:
         AffinePair; its mean is the on-policy gradient wherever μ acts as π may.
@@ -121,12 +116,9 @@ def off_pac_pair(
     Shapes: probs, behaviour, action_value [S, A]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy π.
+        mdp, probs, score, state_discount: as for `gpomdp_pair`; the policy is π.
         action_value: [S, A] float, or [H, S, A] with a horizon: Q̂ or an advantage.
         behaviour: [S, A] float, the policy μ that collected the data; None is π.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
-        state_discount: scalar, k; None is γ.
 
     Returns:
         AffinePair.

@@ -1,4 +1,4 @@
-"""The estimators that `pair_moments` knows: each is a choice of coefficients.
+"""On-policy estimators as coefficients for `pair_moments`.
 
 All take the policy as ``probs[S, A]`` and its ``score[S, A, P]``, which is that of a tabular softmax policy
 unless given (`score_of` makes one for any policy). ``state_discount`` is the factor between the contributions
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy
-from pgjax.exact.variance.coefficients import checked_score, over_time, spread_pair, state_decay, td_error
+from pgjax.exact.tabular._arguments import checked_policy
+from pgjax.exact.tabular.mdp import TabularMDP
+from pgjax.exact.variance._coefficients import checked_score, over_time, spread_pair, state_decay, td_error
 from pgjax.exact.variance.moments import AffinePair
 
 Array = jax.Array
@@ -33,7 +34,7 @@ def gpomdp_pair(
     Shapes: probs [S, A]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
+        mdp: the process, a `TabularMDP`.
         probs: [S, A] float, the policy.
         baseline: [S] float, or [H, S] with a horizon; None is zero.
         score: [S, A, P] float; None is that of a tabular softmax policy.
@@ -82,12 +83,9 @@ def gae_pair(
     Shapes: probs [S, A]; value [S]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-        value: [S] float, or [H, S] with a horizon: v, any fixed function; nothing follows an end whatever it says.
+        mdp, probs, score, state_discount: as for `gpomdp_pair`.
+        value: [S] float, or [H, S] with a horizon: v, any fixed function; after an end it counts as 0.
         lam: λ, scalar in [0, 1].
-        score: [S, A, P] float; None is that of a tabular softmax policy.
-        state_discount: scalar, k; None is γ.
 
     Returns:
         AffinePair.
@@ -122,11 +120,8 @@ def all_action_pair(
     Shapes: probs, action_value [S, A]; result see `AffinePair`.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
+        mdp, probs, score, state_discount: as for `gpomdp_pair`.
         action_value: [S, A] float, or [H, S, A] with a horizon: Q̂.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
-        state_discount: scalar, k; None is γ.
 
     Returns:
         AffinePair.

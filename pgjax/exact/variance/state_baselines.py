@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._compile import compiled
+from pgjax.exact.tabular._arguments import checked_policy
 from pgjax.exact.tabular.horizon import action_values_over_time
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy
+from pgjax.exact.tabular.mdp import TabularMDP
 from pgjax.exact.tabular.values import action_value
-from pgjax.exact.variance.coefficients import checked_score
+from pgjax.exact.variance._coefficients import checked_score
 from pgjax.exact.variance.moments import pair_variance
 from pgjax.exact.variance.pairs import gpomdp_pair
 
@@ -26,9 +27,7 @@ def per_step_optimal_baseline(mdp: TabularMDP, probs: Array, *, score: Array | N
     Shapes: probs [S, A]; result [S], or [H, S] with a horizon.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
+        mdp, probs, score: as for `gpomdp_pair`.
 
     Returns:
         [S] float, or [H, S] with a horizon; reward units; zero where the score is always zero.
@@ -63,10 +62,7 @@ def trajectory_optimal_baseline(
     Shapes: probs [S, A]; result [S], or [H, S] with a horizon.
 
     Args:
-        mdp: the process.
-        probs: [S, A] float, the policy.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
-        state_discount: scalar, the factor between the contributions of successive steps; None is γ.
+        mdp, probs, score, state_discount: as for `gpomdp_pair`.
 
     Returns:
         [S] float, or [H, S] with a horizon; reward units; zero where the baseline has no effect.

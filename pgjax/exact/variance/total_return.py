@@ -9,9 +9,9 @@ from flax import struct
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax.exact.tabular.horizon import require_horizon
-from pgjax.exact.tabular.mdp import TabularMDP, checked_policy, terminal_states
-from pgjax.exact.variance.coefficients import checked_score
+from pgjax.exact.tabular._arguments import checked_policy, require_horizon
+from pgjax.exact.tabular.mdp import TabularMDP, terminal_states
+from pgjax.exact.variance._coefficients import checked_score
 from pgjax.exact.variance.moments import Moments
 
 Array = jax.Array
@@ -46,7 +46,7 @@ def return_moments(mdp: TabularMDP, probs: Array, *, score: Array | None = None)
     Shapes: probs [S, A]; result [3], [3, P], [3, P, P].
 
     Args:
-        mdp: the process; its horizon must be set: without one S has infinite variance.
+        mdp: the process, a `TabularMDP` whose horizon is set: without one S has infinite variance.
         probs: [S, A] float, the policy.
         score: [S, A, P] float; None is that of a tabular softmax policy.
 
@@ -84,7 +84,8 @@ def return_moments(mdp: TabularMDP, probs: Array, *, score: Array | None = None)
 
     states, params = mdp.num_states, score.shape[-1]
     shapes = [(3, states), (3, states, params), (3, states, params, params)]
-    end = ReturnMoments(*(jnp.zeros(shape, mdp.reward.dtype) for shape in shapes))
+    dtype = jnp.result_type(mdp.reward, probs, score)
+    end = ReturnMoments(*(jnp.zeros(shape, dtype) for shape in shapes))
     end = dataclasses.replace(end, plain=end.plain.at[0].set(1.0))
     first = jax.lax.scan(step, end, length=horizon)[0]
     return jax.tree.map(lambda x: jnp.einsum("s,js...->j...", mdp.initial, x), first)
@@ -101,10 +102,8 @@ def reinforce_moments(
     Shapes: probs [S, A]; result [P] and [P, P].
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
+        mdp, probs, score: as for `return_moments`.
         baseline: b, scalar, or [P] with one for each parameter; reward units.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
 
     Returns:
         Moments.
@@ -137,9 +136,7 @@ def optimal_return_baseline(mdp: TabularMDP, probs: Array, *, score: Array | Non
     Shapes: probs [S, A]; result scalar.
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
+        mdp, probs, score: as for `return_moments`.
 
     Returns:
         Scalar float, reward units; zero if the score is always zero.
@@ -165,9 +162,7 @@ def optimal_parameter_baseline(mdp: TabularMDP, probs: Array, *, score: Array | 
     Shapes: probs [S, A]; result [P].
 
     Args:
-        mdp: the process; its horizon must be set.
-        probs: [S, A] float, the policy.
-        score: [S, A, P] float; None is that of a tabular softmax policy.
+        mdp, probs, score: as for `return_moments`.
 
     Returns:
         [P] float, reward units; zero where the score is always zero.

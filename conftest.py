@@ -1,0 +1,90 @@
+"""What every test and doctest finds: compiled programs kept between runs, strict ranks, fixtures, a ready-made window.
+
+The settings are made on import rather than in a fixture because doctests must run under them too.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax as pg
+
+
+def _keep_compiled_programs() -> None:
+    """Turn on JAX's persistent compilation cache in the user's cache folder, unless one is set already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "pgjax" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+_keep_compiled_programs()
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Compute in float64 for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def foreign_ranks() -> Iterator[None]:
+    """Let code from elsewhere promote ranks for one test: gymnax's Swimmer subtracts [2] from [5, 2]."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Compile without most optimisations for one module: three times faster where each program runs once."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def _policy(params: Any, obs: Any) -> pg.Categorical:
+    return pg.Categorical(obs @ params["policy"])
+
+
+def _value(params: Any, obs: Any) -> jax.Array:
+    return obs @ params["value"]
+
+
+def _window() -> dict[str, Any]:
+    """The window of the doctests: 4 steps of 3 environments, two features, two actions.
+
+    The first environment terminates at its second step, the second is truncated at its third, the last goes on.
+    """
+    steps, envs = 4, 3
+    terminated, truncated = np.zeros((2, steps, envs), bool)
+    terminated[1, 0] = truncated[2, 1] = True
+    done = terminated | truncated
+    obs = np.linspace(-1.0, 1.0, (steps + 1) * envs * 2, dtype=np.float32).reshape(steps + 1, envs, 2)
+    next_obs = np.where(done[..., None], obs[1:] + np.float32(0.5), obs[1:])
+    action = (np.arange(steps * envs).reshape(steps, envs) % 2).astype(np.int32)
+    step = np.zeros((steps, envs), np.int32)
+    for t in range(1, steps):
+        step[t] = np.where(done[t - 1], 0, step[t - 1] + 1)
+    params = {"policy": np.array([[0.5, -0.5], [0.0, 1.0]], np.float32), "value": np.array([1.0, 2.0], np.float32)}
+    logits = obs[:-1] @ params["policy"]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    log_prob = np.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+    reward = np.ones((steps, envs), np.float32)
+    rows = (obs[:-1], action, reward, next_obs, terminated, truncated, log_prob, step)
+    trajectory = pg.Trajectory(*map(jnp.asarray, rows))
+    return {"trajectory": trajectory, "params": jax.tree.map(jnp.asarray, params), "policy": _policy, "value": _value}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ready_made(doctest_namespace: dict[str, Any]) -> None:
+    """Put the window and the usual imports among the names that a doctest can use."""
+    doctest_namespace.update(_window(), jax=jax, jnp=jnp, np=np, pg=pg)

@@ -1,0 +1,162 @@
+"""What acts and judges in a recipe: functions of parameters, whatever framework they come from."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._types import Environment, Params, Policy, Value
+from pgjax.envs import RunningStatistics, init_statistics, normalize
+from pgjax.networks import default_actor_critic
+
+Array = jax.Array
+
+
+class Functions(NamedTuple):
+    """What a recipe needs to know of its networks."""
+
+    policy: Policy  # policy(params, obs) -> distribution; a recurrent one (params, obs, memory) -> (.., value, memory)
+    value: Value | None  # value(params, obs) -> [...]; of a recurrent policy (params, obs, memory) -> [...]
+    init_params: Callable[..., Params]  # init_params(key, obs) or, recurrent, (key, obs, memory)
+    policy_state: Any  # memory of a recurrent policy at the start of an episode, leaves [num_envs, ...]; or None
+
+
+class Normalized(NamedTuple):
+    """Parameters of a network, and the statistics by which its observations are standardised: frozen where it acts."""
+
+    network: Params
+    statistics: RunningStatistics
+
+
+def as_functions(
+    env: Environment,
+    env_params: Any,
+    *,
+    num_envs: int,
+    model: Any = None,
+    policy: Policy | None = None,
+    value: Value | None = None,
+    init_params: Callable[..., Params] | None = None,
+    policy_state: Any = None,
+    critic: bool = True,
+) -> Functions:
+    """Make the functions of a Flax module, of the default network, or pass on those that are given.
+
+    Shapes: leaves of policy_state [num_envs, ...].
+
+    Args:
+        env: the environment; only the default network looks at it.
+        env_params: its parameters.
+        num_envs: environments side by side.
+        model: a Flax module with the methods `policy` and `value`, and `initial_state(num_envs)` if it is recurrent.
+            None and no policy take `networks.default_actor_critic`.
+        policy: in place of a model, policy(params, obs) -> distribution; a recurrent one takes and gives its memory as
+            well, with the value between: policy(params, obs, memory) -> (distribution, value, memory).
+        value: in place of a model, value(params, obs) -> [...]; of a recurrent policy value(params, obs, memory).
+        init_params: in place of a model, init_params(key, obs) -> params, or init_params(key).
+        policy_state: memory of a recurrent policy at the start of an episode.
+        critic: whether a value is needed at all.
+
+    Returns:
+        The functions; init_params takes (key, obs, memory) and checks what it makes.
+
+    Raises:
+        TypeError: if one of policy, value and init_params is missing or is no function, if the model lacks a method,
+            or if init_params makes a leaf that is not floating.
+        ValueError: if a model and functions are both given.
+    """
+    given = {"policy": policy, "init_params": init_params, **({"value": value} if critic else {})}
+    if all(x is None for x in given.values()):
+        return _of_model(model or default_actor_critic(env, env_params), num_envs, policy_state, critic)
+    if model is not None:
+        names = ", ".join(name for name, x in given.items() if x is not None)
+        raise ValueError(f"model and {names} are both given. Pass a Flax module, or {', '.join(given)} in its place.")
+    for name, x in given.items():
+        if not callable(x):
+            raise TypeError(f"{name} must be a function, got {type(x).__name__}; {', '.join(given)} come together.")
+    return Functions(policy, value if critic else None, _checked_init(init_params), policy_state)  # type: ignore[arg-type]
+
+
+def _of_model(model: Any, num_envs: int, policy_state: Any, critic: bool) -> Functions:
+    methods = ("policy", "value") if critic else ("policy",)
+    missing = [name for name in (*methods, "init", "apply") if not callable(getattr(model, name, None))]
+    if missing:
+        raise TypeError(
+            f"model must be a Flax module with the methods {', '.join(methods)}, {type(model).__name__} lacks "
+            f"{', '.join(missing)}. For another framework pass policy=, value= and init_params=."
+        )
+    if policy_state is None and hasattr(model, "initial_state"):
+        policy_state = model.initial_state(num_envs)
+    policy, value = (
+        lambda params, obs, *memory, method=method: model.apply(params, obs, *memory, method=method)
+        for method in ("policy", "value")
+    )
+    whole = {} if critic else {"method": "policy"}  # without a critic its parameters are not made either
+    init_params = lambda key, obs, *memory: model.init(key, obs, *memory, **whole)  # noqa: E731
+    return Functions(policy, value if critic else None, _checked_init(init_params), policy_state)
+
+
+def _checked_init(init_params: Callable[..., Params]) -> Callable[..., Params]:
+    """Call init_params with as many of (key, obs, memory) as it takes, and check the result."""
+    signature = inspect.signature(init_params)
+
+    def init(key: Array, obs: Any, memory: Any = None) -> Params:
+        arguments = (key, obs) if memory is None else (key, obs, memory)
+        for count in range(len(arguments), 0, -1):
+            try:
+                signature.bind(*arguments[:count])
+            except TypeError:
+                continue
+            params = init_params(*arguments[:count])
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+                if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                    raise TypeError(
+                        f"params must have floating leaves, init_params made {jnp.result_type(leaf)} at "
+                        f"{jax.tree_util.keystr(path)}. Keep what is not trained out of params."
+                    )
+            return params
+        raise TypeError(f"init_params must take (key, obs) or (key), it takes {signature}.")
+
+    return init
+
+
+def normalized(functions: Functions) -> Functions:
+    """Standardise the observations that policy and value see, by statistics that travel in the parameters.
+
+        policy(Normalized(network, statistics), obs) = policy(network, (obs - mean) / std)
+
+    Shapes: as the functions.
+
+    Args:
+        functions: of raw parameters and observations.
+
+    Returns:
+        Functions whose params are `Normalized`. The statistics are constants of the gradient and change only where the
+        recipe replaces them, so that those that acted are those of the loss.
+    """
+    policy, value, init_params, policy_state = functions
+
+    def through(function: Any) -> Any:
+        return lambda params, obs, *memory: function(params.network, normalize(params.statistics, obs), *memory)
+
+    def init(key: Array, obs: Any, memory: Any = None) -> Normalized:
+        statistics = init_statistics(jax.tree.map(lambda x: x[0], obs))
+        return Normalized(init_params(key, normalize(statistics, obs), memory), statistics)
+
+    return Functions(through(policy), None if value is None else through(value), init, policy_state)
+
+
+def swap_time(tree: Any) -> Any:
+    """Swap the axes of time and of environments, for minibatches of whole sequences.
+
+    Shapes: leaves [T, B, ...]; results [B, T, ...].
+
+    Args:
+        tree: any pytree of arrays.
+
+    Returns:
+        The same tree, its first two axes swapped.
+    """
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

@@ -1,0 +1,263 @@
+"""Example arguments of each public function of plain arrays, for the contract test and the docstring test."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from public_surface import functions
+
+import pgjax as pg
+from pgjax import expectation
+
+T, B, FEATURES, ACTIONS = 5, 3, 2, 4
+
+
+class Case(NamedTuple):
+    """Example arguments of one function. Arrays and numbers differ from draw to draw, `static` does not."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  nobody writes to it
+    static: dict[str, Any] = {}  # noqa: RUF012
+    keeps_dtype: bool = True  # False where the docstring promises float32 whatever comes in
+    smooth: bool = True  # whether gradients with respect to the floating arguments make sense
+
+
+class Draw:
+    """Random arguments of a given floating dtype."""
+
+    def __init__(self, seed: int, dtype: Any = jnp.float32):
+        self.random = np.random.default_rng(seed)
+        self.dtype = dtype
+
+    def normal(self, *shape: int) -> jax.Array:
+        return jnp.asarray(self.random.normal(size=shape), self.dtype)
+
+    def uniform(self, *shape: int) -> jax.Array:
+        return jnp.asarray(self.random.uniform(0.1, 0.9, size=shape), self.dtype)
+
+    def bools(self, *shape: int) -> jax.Array:
+        return jnp.asarray(self.random.random(shape) < 0.3)
+
+    def integers(self, below: int, *shape: int) -> jax.Array:
+        return jnp.asarray(self.random.integers(below, size=shape), jnp.int32)
+
+    def number(self) -> float:
+        """A Python number in [0, 1], which must not be compiled in."""
+        return float(self.random.uniform(0.1, 0.9))
+
+    def key(self) -> jax.Array:
+        return jax.random.key(int(self.random.integers(1 << 30)))
+
+    def ends(self) -> dict[str, Any]:
+        return {"terminated": self.bools(T, B), "truncated": self.bools(T, B), "discount": self.number()}
+
+    def trajectory(self) -> pg.Trajectory:
+        return pg.Trajectory(
+            obs=self.normal(T, B, FEATURES),
+            action=self.integers(ACTIONS, T, B),
+            reward=self.normal(T, B),
+            next_obs=self.normal(T, B, FEATURES),
+            terminated=self.bools(T, B),
+            truncated=self.bools(T, B),
+            log_prob=self.normal(T, B),
+            step=self.integers(T, T, B),
+        )
+
+    def params(self) -> dict[str, jax.Array]:
+        # Parameters stay in at least float32: the gradient has the dtype of the parameters.
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return {"actor": self.normal(FEATURES, ACTIONS).astype(dtype), "critic": self.normal(FEATURES).astype(dtype)}
+
+
+def policy(params: Any, obs: Any) -> Any:
+    return pg.Categorical(obs @ params["actor"])
+
+
+def value(params: Any, obs: Any) -> Any:
+    return obs @ params["critic"]
+
+
+def critic(obs: Any, action: Any) -> Any:
+    """An action value that differs from action to action."""
+    return obs.sum(-1) * jnp.cos(action.astype(obs.dtype))
+
+
+ENV, ENV_PARAMS = gymnax.make("CartPole-v1")
+
+
+def cartpole_policy(params: Any, obs: Any) -> Any:
+    return pg.Categorical(obs[..., :2] * params)
+
+
+def start(d: Draw) -> pg.RolloutState:
+    return pg.init_rollout(d.key(), ENV, ENV_PARAMS, num_envs=B)
+
+
+def tree(d: Draw, *lead: int) -> dict[str, jax.Array]:
+    return {"w": d.normal(*lead, 2, 2), "b": d.normal(*lead, 2)}
+
+
+CASES: dict[str, Callable[[Draw], Case]] = {
+    # returns
+    "affine_recurrence": lambda d: Case((d.normal(T, B), d.uniform(T, B)), {"initial": d.normal(B)}),
+    "discount_weight": lambda d: Case((d.integers(T, T, B), d.number()), smooth=False),
+    "discounted_returns": lambda d: Case((d.normal(T, B), d.normal(T, B)), d.ends()),
+    "n_step_returns": lambda d: Case((d.normal(T, B), d.normal(T, B)), d.ends(), {"n": 3}),
+    "lambda_returns": lambda d: Case((d.normal(T, B), d.normal(T, B)), {**d.ends(), "lam": d.number()}),
+    "gae": lambda d: Case((d.normal(T, B), d.normal(T, B), d.normal(T, B)), {**d.ends(), "lam": d.number()}),
+    "vtrace": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B), d.normal(T, B)),
+        {**d.ends(), "log_ratio": d.normal(T, B), "lam": d.number(), "clip_rho": 1 + d.number()},
+    ),
+    "retrace": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B), d.normal(T, B)),
+        {**d.ends(), "log_ratio": d.normal(T, B), "lam": d.number()},
+    ),
+    "upgo": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B), d.normal(T, B)), {**d.ends(), "next_action_value": d.normal(T, B)}
+    ),
+    "bootstrap_values": lambda d: Case((d.params(), d.trajectory()), static={"value": value}),
+    "fold": lambda d: Case(  # whole numbers as observations, which come out as they went in
+        (d.trajectory().replace(obs=d.integers(9, T, B), next_obs=d.integers(9, T, B)),), {"discount": d.number()}
+    ),
+    # baselines
+    "leave_one_out": lambda d: Case((d.normal(T, B), d.bools(T, B))),
+    "batch_mean": lambda d: Case((d.normal(T, B),)),
+    "init_moving_mean": lambda d: Case(keeps_dtype=False, smooth=False),
+    "moving_mean": lambda d: Case((pg.update_moving_mean(pg.init_moving_mean(), d.normal(B)),), keeps_dtype=False),
+    "update_moving_mean": lambda d: Case(
+        (pg.init_moving_mean(), d.normal(T, B)), {"decay": d.number()}, keeps_dtype=False, smooth=False
+    ),
+    "value_baseline": lambda d: Case((d.params(), d.trajectory()), static={"value": value}),
+    # losses
+    "policy_gradient_loss": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "ppo_clip_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"clip": d.number(), "clip_upper": d.number()}),
+    "kl_penalty_loss": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B)), {"kl": d.uniform(T, B), "coefficient": d.number()}
+    ),
+    "value_loss": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "clipped_value_loss": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B)), {"old_value": d.normal(T, B), "clip": d.number()}
+    ),
+    "entropy_loss": lambda d: Case((d.uniform(T, B),)),
+    "masked_mean": lambda d: Case((d.normal(T, B), d.bools(T, B))),
+    "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),
+    # estimators
+    "likelihood_ratio": lambda d: Case(
+        (d.params(), d.trajectory()), {"discount": d.number(), "baseline": d.normal(T, B)}, {"policy": policy}
+    ),
+    "reinforce": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "step_weight": d.uniform(T, B), "mask": d.bools(T, B)},
+        {"policy": policy, "baseline": pg.leave_one_out},
+    ),
+    "gpomdp": lambda d: Case((d.params(), d.trajectory()), {"discount": d.number()}, {"policy": policy}),
+    "actor_critic": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "lam": d.number(), "value_coef": d.number(), "entropy_coef": d.number()},
+        {"policy": policy, "value": value},
+    ),
+    "vtrace_actor_critic": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "clip_rho": 1 + d.number(), "entropy_coef": d.number()},
+        {"policy": policy, "value": value},
+    ),
+    "ppo": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "lam": d.number(), "clip": d.number(), "entropy_coef": d.number()},
+        {"policy": policy, "value": value},
+    ),
+    "ppo_objective": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"advantage": d.normal(T, B), "value_target": d.normal(T, B), "old_value": d.normal(T, B), "clip": d.number()},
+        {"policy": policy, "value": value},
+    ),
+    "expected_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"step_weight": d.uniform(T, B)},
+        {"policy": policy, "critic": critic, "rule": expectation.enumerated},
+    ),
+    "sampled_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"earned": d.normal(T, B), "mask": d.bools(T, B)},
+        {"policy": policy, "rule": expectation.score_function},
+    ),
+    "control_variate": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"advantage": d.normal(T, B), "coefficient": d.number()},
+        {"policy": policy, "critic": critic, "rule": expectation.enumerated},
+    ),
+    "action_distribution": lambda d: Case((d.params(), d.trajectory()), static={"policy": policy}),
+    "log_prob_taken": lambda d: Case((pg.Categorical(d.normal(T, B, ACTIONS)), d.trajectory())),
+    # distributions
+    "log_prob_of": lambda d: Case((pg.Categorical(d.normal(T, B, ACTIONS)), d.integers(ACTIONS, T, B))),
+    # expectation
+    "expectation.gradient_only": lambda d: Case((d.normal(T, B),)),
+    # rollout: the environment computes in float32 whatever the parameters are
+    "init_rollout": lambda d: Case((d.key(), ENV, ENV_PARAMS), static={"num_envs": B}, keeps_dtype=False, smooth=False),
+    "rollout": lambda d: Case(
+        (d.key(), d.normal(), start(d)),
+        static={"policy": cartpole_policy, "env": ENV, "env_params": ENV_PARAMS, "num_steps": 2},
+        keeps_dtype=False,
+        smooth=False,
+    ),
+    # minibatch
+    "permutation": lambda d: Case((d.key(),), static={"size": 11}, smooth=False),
+    # diagnostics
+    "diagnostics.approximate_kl": lambda d: Case((d.normal(T, B),)),
+    "diagnostics.bound_fraction": lambda d: Case((d.normal(T, B),), smooth=False),
+    "diagnostics.lost_gradient_fraction": lambda d: Case((d.normal(T, B), d.normal(T, B)), smooth=False),
+    "diagnostics.clip_fraction": lambda d: Case((d.normal(T, B),), {"clip": d.number()}),
+    "diagnostics.cosine": lambda d: Case((tree(d), tree(d))),
+    "diagnostics.effective_sample_size": lambda d: Case((d.normal(T, B),)),
+    "diagnostics.explained_variance": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "diagnostics.gradient_variance": lambda d: Case((tree(d, B),)),
+    "diagnostics.pairwise_cosine": lambda d: Case((tree(d, B),)),
+    "diagnostics.signal_to_noise": lambda d: Case((tree(d, B),)),
+}
+
+DISTRIBUTIONS: dict[str, Callable[[Draw], Any]] = {
+    "Bernoulli": lambda d: pg.Bernoulli(d.normal(B, ACTIONS)),
+    "Beta": lambda d: pg.Beta(1 + d.uniform(B, 2), 1 + d.uniform(B, 2)),
+    "Categorical": lambda d: pg.Categorical(d.normal(B, ACTIONS)),
+    "MultiCategorical": lambda d: pg.MultiCategorical((d.normal(B, ACTIONS), d.normal(B, 2))),
+    "OneHotCategorical": lambda d: pg.OneHotCategorical(d.normal(B, ACTIONS)),
+    "Normal": lambda d: pg.Normal(d.normal(B, 2), d.uniform(B, 2)),
+    "TanhNormal": lambda d: pg.TanhNormal(d.normal(B, 2), d.uniform(B, 2)),
+}
+
+
+def static_positions(case: Case) -> set[int]:
+    """Positional arguments that are no pytree of arrays, such as an environment."""
+    return {i for i, x in enumerate(case.args) if x is ENV or x is ENV_PARAMS}
+
+
+def split(case: Case) -> tuple[Any, Callable[[Any], Any]]:
+    """What varies from draw to draw, and a function that puts it back among the arguments."""
+    fixed = static_positions(case)
+    dynamic = ([x for i, x in enumerate(case.args) if i not in fixed], case.kwargs)
+
+    def arguments(dynamic: Any) -> tuple[list[Any], dict[str, Any]]:
+        moving = iter(dynamic[0])
+        return [x if i in fixed else next(moving) for i, x in enumerate(case.args)], dynamic[1]
+
+    return dynamic, arguments
+
+
+def caller(name: str, case: Case) -> Callable[[Any], Any]:
+    """The function of one pytree, its varying arguments."""
+    function, (_, arguments) = functions()[name], split(case)
+
+    def call(dynamic: Any) -> Any:
+        args, kwargs = arguments(dynamic)
+        return function(*args, **kwargs, **case.static)
+
+    return call
+
+
+def result_shapes(name: str, case: Case) -> Any:
+    """The result of a function as shapes and dtypes, without running it."""
+    return jax.eval_shape(caller(name, case), split(case)[0])

@@ -1,0 +1,103 @@
+"""A small world in which every law of a recipe can be seen, and a policy and a critic that are tables.
+
+Each environment is of one kind, told by its row of env_params:
+
+    endless     reward 1 in one cell for ever, cut by a limit of 2 steps: worth 1/(1-γ)
+    finite      reward 1 in two cells, then the end: worth 1 + γ, then 1
+    choice      action 1 in the first cell earns 1 in the second, action 0 earns -1; then the end
+    lottery     a cell is drawn at each start; it pays its sign at each step and ends with probability 0.3
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+import pgjax as pg
+
+Array = jax.Array
+
+ENDLESS, FINITE, CHOICE, LOTTERY = range(4)
+FIRST_CELL = (0, 1, 3, 5)  # of each kind
+NUM_CELLS, NUM_ACTIONS = 7, 2
+NUM_ENVS, NUM_STEPS = 8, 5
+CHOICE_CELL = FIRST_CELL[CHOICE]
+
+
+@struct.dataclass
+class WorldState(environment.EnvState):
+    time: Any
+    drawn: Any  # 0 or 1, at the start of an episode
+    choice: Any  # the last action
+
+
+@struct.dataclass
+class WorldParams(environment.EnvParams):
+    max_steps_in_episode: Any = 10**6
+    kind: Any = FINITE
+
+
+class World(environment.Environment[WorldState, WorldParams]):
+    @property
+    def default_params(self) -> WorldParams:
+        return WorldParams()
+
+    def reset_env(self, key: Array, params: WorldParams) -> tuple[Array, WorldState]:
+        drawn = jax.random.bernoulli(key).astype(jnp.int32)
+        state = WorldState(time=jnp.int32(0), drawn=drawn, choice=jnp.int32(0))
+        return self.get_obs(state, params), state
+
+    def step_env(
+        self, key: Array, state: WorldState, action: Any, params: WorldParams
+    ) -> tuple[Array, WorldState, Array, Array, dict[Any, Any]]:
+        after = WorldState(time=state.time + 1, drawn=state.drawn, choice=jnp.asarray(action, jnp.int32))
+        paid = jnp.where(state.time == 1, 2.0 * state.choice - 1.0, 0.0)
+        reward = jnp.stack([jnp.float32(1.0), jnp.float32(1.0), paid, 2.0 * state.drawn - 1.0])[params.kind]
+        second = after.time >= 2
+        ends = jnp.stack([jnp.bool_(False), second, second, jax.random.bernoulli(key, 0.3)])[params.kind]
+        return self.get_obs(after, params), after, reward, ends, {}
+
+    def get_obs(self, state: WorldState, params: Any = None, key: Array | None = None) -> Array:
+        later = jnp.minimum(state.time, 1)
+        cell = jnp.stack([jnp.int32(0), later, later, state.drawn])[params.kind] + jnp.asarray(FIRST_CELL)[params.kind]
+        return jax.nn.one_hot(cell, NUM_CELLS)
+
+    def action_space(self, params: Any = None) -> spaces.Discrete:
+        return spaces.Discrete(NUM_ACTIONS)
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(0.0, 1.0, (NUM_CELLS,))
+
+
+def world() -> tuple[World, WorldParams]:
+    """The world and one row of parameters for each environment: two of each kind."""
+    kind = jnp.arange(NUM_ENVS, dtype=jnp.int32) // 2
+    return World(), WorldParams(max_steps_in_episode=jnp.where(kind == ENDLESS, 2, 10**6), kind=kind)
+
+
+class Tables(NamedTuple):
+    actor: Any  # [cells, actions] logits
+    critic: Any  # [cells] values
+
+
+def policy(params: Tables, obs: Array) -> pg.Categorical:
+    return pg.Categorical(obs @ params.actor)
+
+
+def value(params: Tables, obs: Array) -> Array:
+    return obs @ params.critic
+
+
+def init_params(key: Array) -> Tables:
+    actor_key, critic_key = jax.random.split(key)
+    return Tables(
+        0.3 * jax.random.normal(actor_key, (NUM_CELLS, NUM_ACTIONS)), 0.3 * jax.random.normal(critic_key, (NUM_CELLS,))
+    )
+
+
+def true_value(discount: float) -> np.ndarray:
+    """What the first three cells are worth, whatever is done in them."""
+    return np.array([1 / (1 - discount), 1 + discount, 1.0])

@@ -1,0 +1,36 @@
+"""Every script in benchmarks/ runs, in a form of seconds, so that a wrong keyword in one of them is seen."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
+SERVANTS = {"peers_rejax.py"}  # started by another script, in the environment of rejax
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in SERVANTS])
+def test_the_fast_form_runs_and_writes_what_it_says(script: str, tmp_path: pathlib.Path) -> None:
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", BENCHMARKS / script, "--fast", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip()
+    assert list(tmp_path.glob("*.json")), "no figures were written"
+
+
+def test_there_are_scripts_and_what_they_import_of_each_other_is_used() -> None:
+    texts = {path.stem: path.read_text() for path in BENCHMARKS.glob("*.py")}
+    helpers = texts.keys() - {name.removesuffix(".py") for name in SCRIPTS}
+    assert len(SCRIPTS) >= 4
+    for helper in helpers:
+        assert any(f"from {helper} import" in text for text in texts.values()), f"nothing uses {helper}.py"
