@@ -7,6 +7,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from public_surface import functions
 
 import pgjax as pg
 from pgjax import expectation
@@ -227,3 +228,36 @@ DISTRIBUTIONS: dict[str, Callable[[Draw], Any]] = {
     "Normal": lambda d: pg.Normal(d.normal(B, 2), d.uniform(B, 2)),
     "TanhNormal": lambda d: pg.TanhNormal(d.normal(B, 2), d.uniform(B, 2)),
 }
+
+
+def static_positions(case: Case) -> set[int]:
+    """Positional arguments that are no pytree of arrays, such as an environment."""
+    return {i for i, x in enumerate(case.args) if x is ENV or x is ENV_PARAMS}
+
+
+def split(case: Case) -> tuple[Any, Callable[[Any], Any]]:
+    """What varies from draw to draw, and a function that puts it back among the arguments."""
+    fixed = static_positions(case)
+    dynamic = ([x for i, x in enumerate(case.args) if i not in fixed], case.kwargs)
+
+    def arguments(dynamic: Any) -> tuple[list[Any], dict[str, Any]]:
+        moving = iter(dynamic[0])
+        return [x if i in fixed else next(moving) for i, x in enumerate(case.args)], dynamic[1]
+
+    return dynamic, arguments
+
+
+def caller(name: str, case: Case) -> Callable[[Any], Any]:
+    """The function of one pytree, its varying arguments."""
+    function, (_, arguments) = functions()[name], split(case)
+
+    def call(dynamic: Any) -> Any:
+        args, kwargs = arguments(dynamic)
+        return function(*args, **kwargs, **case.static)
+
+    return call
+
+
+def result_shapes(name: str, case: Case) -> Any:
+    """The result of a function as shapes and dtypes, without running it."""
+    return jax.eval_shape(caller(name, case), split(case)[0])

@@ -5,7 +5,6 @@ Either way the tests of its own room must call it.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract_cases import CASES, DISTRIBUTIONS, ENV, ENV_PARAMS, Case, Draw
+from contract_cases import CASES, DISTRIBUTIONS, Draw, caller, result_shapes, split
 from public_surface import classes, functions, home, modules, used_in_the_tests_of
 
 import pgjax as pg
@@ -56,34 +55,6 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 every_case = pytest.mark.parametrize("name", CASES)
 every_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
-
-
-def static_positions(case: Case) -> set[int]:
-    """Positional arguments that are no pytree of arrays, such as an environment."""
-    return {i for i, x in enumerate(case.args) if x is ENV or x is ENV_PARAMS}
-
-
-def split(case: Case) -> tuple[Any, Callable[[Any], Any]]:
-    """What varies from draw to draw, and a function that puts it back among the arguments."""
-    fixed = static_positions(case)
-    dynamic = ([x for i, x in enumerate(case.args) if i not in fixed], case.kwargs)
-
-    def arguments(dynamic: Any) -> tuple[list[Any], dict[str, Any]]:
-        moving = iter(dynamic[0])
-        return [x if i in fixed else next(moving) for i, x in enumerate(case.args)], dynamic[1]
-
-    return dynamic, arguments
-
-
-def caller(name: str, case: Case) -> Callable[[Any], Any]:
-    """The function of one pytree, its varying arguments."""
-    function, (_, arguments) = functions()[name], split(case)
-
-    def call(dynamic: Any) -> Any:
-        args, kwargs = arguments(dynamic)
-        return function(*args, **kwargs, **case.static)
-
-    return call
 
 
 def raw(x: Any) -> Any:
@@ -189,8 +160,9 @@ def test_vmap_agrees_with_a_loop(name: str) -> None:
 def float_dtypes(name: str, dtype: Any) -> set[Any]:
     """The floating dtypes among the results, when the floating arguments have the given one."""
     case = CASES[name](Draw(0, dtype))
-    out = jax.eval_shape(caller(name, case), split(case)[0])
-    return {leaf.dtype for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    return {
+        leaf.dtype for leaf in jax.tree.leaves(result_shapes(name, case)) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
 
 
 @every_case

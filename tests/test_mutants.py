@@ -6,9 +6,10 @@ The faults themselves are planted by `make mutants`.
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
-from mutants.run import PAGE, Fault, confirmed, lists, load, mistake, page, plant
+from mutants.run import PAGE, Fault, Worker, confirmed, lists, load, mistake, page, plant
 
 FAULTS = [fault for path in lists() for fault in load(path)]
 
@@ -35,12 +36,14 @@ def test_the_page_tells_of_these_faults() -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("small")
     (folder / "double.py").write_text("def double(x):\n    return 2 * x\n")
     (folder / "test_double.py").write_text("from double import double\n\ndef test_two():\n    assert double(2) == 4\n")
     (folder / "test_red.py").write_text("def test_red():\n    assert False\n")
-    return folder
+    worker = Worker(folder, libraries=())
+    yield worker
+    worker.close()
 
 
 def fault(new: str, old: str = "2 * x", tests: tuple[str, ...] = ("test_double.py",)) -> Fault:
@@ -60,14 +63,20 @@ def fault(new: str, old: str = "2 * x", tests: tuple[str, ...] = ("test_double.p
         (fault("x + x")._replace(tests=(), equivalent="the same sum"), "equivalent", "the same sum"),
     ],
 )
-def test_the_runner_tells_verdicts_apart(small: pathlib.Path, planted: Fault, verdict: str, by: str) -> None:
-    before = (small / "double.py").read_text()
+def test_the_runner_tells_verdicts_apart(small: Worker, planted: Fault, verdict: str, by: str) -> None:
+    before = (small.folder / "double.py").read_text()
     outcome = plant(planted, small, limit=60.0)
     assert (outcome.verdict, by in outcome.by) == (verdict, True), outcome
-    assert (small / "double.py").read_text() == before
+    assert (small.folder / "double.py").read_text() == before
 
 
-def test_a_test_that_is_red_anyway_catches_nothing(small: pathlib.Path) -> None:
+def test_a_fault_that_makes_the_tests_hang_is_caught(small: Worker) -> None:
+    planted = fault("double(x)")._replace(new="[x for x in iter(int, 1)]")
+    outcome = plant(planted, small, limit=3.0)
+    assert (outcome.verdict, outcome.by) == ("caught", "running longer than 3 s")
+
+
+def test_a_test_that_is_red_anyway_catches_nothing(small: Worker) -> None:
     planted = fault("3 * x", tests=("test_red.py",))
     outcome = plant(planted, small, limit=60.0)
     assert outcome.verdict == "caught"

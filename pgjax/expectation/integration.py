@@ -20,7 +20,7 @@ def nodes(
     Shapes: N nodes, the product over the laws; leaves of the noise [N, ...], weights [N].
 
     Args:
-        rule: the rule.
+        rule: whose noise it is.
         distribution: one row, without batch axes, and concrete, since nodes and weights of discrete noise follow from
             its probabilities; or a tree of such.
         size: nodes for each continuous number, at least 2, or a dict from names of noise to such; None for the default

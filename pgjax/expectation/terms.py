@@ -33,6 +33,9 @@ def gradient_only(x: Any) -> Array:
     Returns:
         [...] zeros.
 
+    Raises:
+        TypeError: if x is not floating.
+
     Properties:
         Its derivatives of any order are those of x.
 

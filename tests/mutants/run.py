@@ -9,10 +9,8 @@ are not run. The exit status is 0 if every fault is caught.
 
 import argparse
 import json
-import os
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,18 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mutants.worker import LIBRARIES
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs/mutants.md"
-# pytest with one more line: which test failed first.
-PYTEST = """
-import sys, pytest
-class First:
-    def pytest_runtest_logreport(self, report):
-        if report.failed:
-            print(f"\\ncaught by {report.nodeid}", file=sys.stderr)
-sys.exit(pytest.main(sys.argv[1:], plugins=[First()]))
-"""
 
 
 class Fault(NamedTuple):
@@ -46,6 +39,7 @@ class Fault(NamedTuple):
     new: str
     note: str
     tests: tuple[str, ...] = ()
+    select: str = ""  # which of those tests, as for pytest -k; empty for all
     equivalent: str = ""  # why no test can see it; empty if one must
 
 
@@ -86,7 +80,7 @@ def mistake(fault: Fault, root: Path = ROOT) -> str:
 
 
 def copy_of_the_tree(folder: Path) -> Path:
-    """Copy what git would keep of the working tree."""
+    """Copy what git would keep of the working tree into a new folder."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -98,35 +92,42 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def pytest(folder: Path, arguments: Iterable[str], limit: float) -> tuple[int | None, str, str]:
-    """Run pytest in a copy: its exit status (None after the limit), what failed first, and the end of its output."""
-    options = "-x -q --no-header --tb=line -p no:cacheprovider --hypothesis-seed=0".split()  # noqa: SIM905
-    process = subprocess.Popen(
-        [sys.executable, "-B", "-c", PYTEST, *options, *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return None, "", ""
-    first = [line.removeprefix("caught by ") for line in err.splitlines() if line.startswith("caught by ")]
-    return process.returncode, first[0] if first else "", "\n".join((out + err).splitlines()[-8:])
+class Worker:
+    """A copy of the tree, and a process that runs pytest in it."""
+
+    def __init__(self, folder: Path, libraries: Iterable[str] = LIBRARIES):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "worker.py", *libraries], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def pytest(self, arguments: Iterable[str], limit: float) -> tuple[int | None, str, str]:
+        """Exit status (None past the limit), what failed first, and the end of the output."""
+        options = "-x -q --no-header --tb=line -p no:cacheprovider --hypothesis-seed=0".split()  # noqa: SIM905
+        output = self.folder / "pytest.out"
+        asked = {"folder": str(self.folder), "arguments": [*options, *arguments], "limit": limit, "output": str(output)}
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        return answer["status"], answer["first"], "\n".join(output.read_text().splitlines()[-8:])
+
+    def close(self) -> None:
+        self.process.communicate(timeout=60)  # it ends where its input ends
 
 
-def plant(fault: Fault, folder: Path, limit: float) -> Outcome:
-    """Run the tests of one fault in a copy of the tree, which is left as it was."""
-    if wrong := mistake(fault, folder):
+def plant(fault: Fault, worker: Worker, limit: float) -> Outcome:
+    """Run the tests of one fault in the worker's copy, which is left as it was."""
+    if wrong := mistake(fault, worker.folder):
         return Outcome("broken", wrong)
     if fault.equivalent:
         return Outcome("equivalent", fault.equivalent)
-    path = folder / fault.file
+    path = worker.folder / fault.file
     text = path.read_text()
     path.write_text(text.replace(fault.old, fault.new))
     started = time.perf_counter()
     try:
-        status, first, tail = pytest(folder, fault.tests, limit)
+        status, first, tail = worker.pytest([*fault.tests, *(["-k", fault.select] if fault.select else [])], limit)
     finally:
         path.write_text(text)
     seconds = time.perf_counter() - started
@@ -139,36 +140,40 @@ def plant(fault: Fault, folder: Path, limit: float) -> Outcome:
     return Outcome("broken", f"pytest ended with {status}: {tail}", seconds)  # the tests did not even start
 
 
-def run(faults: list[Fault], workers: int, limit: float) -> list[Outcome]:
-    """Plant every fault, several at a time, each worker in a copy of its own; print a line for each as it ends."""
+def run(faults: list[Fault], num_workers: int, limit: float) -> list[Outcome]:
+    """Plant every fault, several at a time; print a line for each as it ends."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        free: queue.Queue[Path] = queue.Queue()
-        for worker in range(workers):
-            (Path(folder) / str(worker)).mkdir()
-            free.put(copy_of_the_tree(Path(folder) / str(worker)))
+        free: queue.Queue[Worker] = queue.Queue()
+        workers = [Worker(copy_of_the_tree(Path(folder) / str(i))) for i in range(num_workers)]
+        for worker in workers:
+            free.put(worker)
 
         def one(fault: Fault) -> Outcome:
-            place = free.get()
+            worker = free.get()
             try:
-                outcome = plant(fault, place, limit)
+                outcome = plant(fault, worker, limit)
             finally:
-                free.put(place)
+                free.put(worker)
             print(f"{outcome.verdict:10s} {outcome.seconds:5.0f} s  {fault.file}: {fault.note}", flush=True)
             if outcome.verdict in ("survived", "broken"):
                 print(f"{'':20s}{outcome.by}", flush=True)
             return outcome
 
-        with ThreadPoolExecutor(workers) as pool:
-            outcomes = list(pool.map(one, faults))
-        return confirmed(outcomes, free.get())
+        try:
+            with ThreadPoolExecutor(num_workers) as pool:
+                outcomes = list(pool.map(one, faults))
+            return confirmed(outcomes, workers[0])
+        finally:
+            for worker in workers:
+                worker.close()
 
 
-def confirmed(outcomes: list[Outcome], folder: Path) -> list[Outcome]:
+def confirmed(outcomes: list[Outcome], worker: Worker) -> list[Outcome]:
     """Call broken what was caught by a test that fails without the fault too."""
     catchers = sorted({o.by for o in outcomes if o.verdict == "caught" and "::" in o.by})
     red = set()
     while catchers:
-        status, first, tail = pytest(folder, catchers, 3600)
+        status, first, tail = worker.pytest(catchers, 3600)
         if status == 0:
             break
         if first not in catchers:
