@@ -1,4 +1,4 @@
-"""The four figures of the certificates."""
+"""The figures of the certificates."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ def draw_all(figures: dict[str, Any], names: dict[str, str], folder: Path) -> No
     variance(figures["batches"], names, folder / "variance_batch.png")
     cosine(figures["batches"], names, folder / "cosine_envs.png")
     speed(figures["per_second"], names, folder / "variance_second.png")
+    rules(figures["rules"], folder / "rules.png")
 
 
 def trade_off(found: dict[str, Any], path: Path) -> None:
@@ -45,6 +46,8 @@ def trade_off(found: dict[str, Any], path: Path) -> None:
         CROWDED: "PPO, standardised over 2",
     }
     for name, label in shown.items():
+        if name not in found:  # in the fast form
+            continue
         x, y = found[name][0]
         panel.plot(x, y, "s", color=COLOURS[0], markersize=6, clip_on=False, zorder=4)
         offset, side = {"REINFORCE, mean with self": ((-9, -3), "right"), CROWDED: ((-2, -17), "center")}.get(
@@ -53,7 +56,7 @@ def trade_off(found: dict[str, Any], path: Path) -> None:
         panel.annotate(label, (x, y), offset, textcoords="offset points", color=COLOURS[0], ha=side)
     panel.set(
         yscale="log", xlim=(0, 0.56), ylim=(0.5, 24), xlabel="bias, relative to the length of the gradient",
-        ylabel="variance of one trajectory, tr Cov", title="two_state, 4 steps: exact bias and variance",
+        ylabel="variance of one trajectory, tr Cov", title=f"{found['problem']}: exact bias and variance",
     )  # fmt: skip
     _plain_ticks(panel.yaxis, [0.5, 1, 2, 5, 10, 20])
     save(figure, path)
@@ -78,7 +81,7 @@ def variance(found: dict[str, Any], names: dict[str, str], path: Path) -> None:
         )  # fmt: skip
     panel.set(
         xscale="log", yscale="log", xlabel="batch size, trajectories", ylabel="variance of the estimate, tr Cov",
-        title="garnet8x3, 10 steps; dots: rollouts, lines: exact (dashed: measured)", xlim=(1.7, sizes[-1] * 1.1),
+        title=f"{found['problem']}; dots: rollouts, lines: exact (dashed: measured)", xlim=(1.7, sizes[-1] * 1.1),
     )  # fmt: skip
     _plain_ticks(panel.xaxis, found["sizes"])
     save(figure, path)
@@ -94,7 +97,7 @@ def cosine(found: dict[str, Any], names: dict[str, str], path: Path) -> None:
     panel.axhline(0.9, color="0.5", linewidth=0.8, linestyle=":")
     panel.annotate("0.9", (sizes[0], 0.9), (2, 3), textcoords="offset points", color="0.4", fontsize=9)
     lines = dict(zip(found["cosines"], panel.get_lines(), strict=False))
-    order = sorted(lines, key=lambda name: -found["cosines"][name][1])
+    order = sorted(lines, key=lambda name: -found["cosines"][name][min(1, sizes.size - 1)])
     panel.legend([lines[name] for name in order], [names[name] for name in order], frameon=False, loc="lower right")
     limit = found["exact_cosines"]["actor-critic λ=0, wrong value"]
     panel.annotate(
@@ -107,7 +110,7 @@ def cosine(found: dict[str, Any], names: dict[str, str], path: Path) -> None:
     )
     panel.set(
         xscale="log", ylim=(0, 1.02), xlabel="number of environments, one episode each",
-        ylabel="mean cosine to the true gradient", title="garnet8x3, 10 steps", xlim=(1.7, sizes[-1] * 1.1),
+        ylabel="mean cosine to the true gradient", title=found["problem"], xlim=(1.7, sizes[-1] * 1.1),
     )  # fmt: skip
     _plain_ticks(panel.xaxis, found["sizes"])
     save(figure, path)
@@ -125,8 +128,28 @@ def speed(found: dict[str, Any], names: dict[str, str], path: Path) -> None:
     panel.grid(axis="y", visible=False)
     panel.set(
         xlabel="variance of the estimate after one second, tr Cov × 10⁶ (less is better)", xlim=(0, 1.2 * max(values)),
-        title=f"garnet8x3, 10 steps, batches of {found['batch_size']}: rollout and estimator",
+        title=f"{found['problem']}, batches of {found['batch_size']}: rollout and estimator",
     )  # fmt: skip
+    save(figure, path)
+
+
+def rules(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """The variance of each rule by that of the score function, on each expectation; biased rules are drawn light."""
+    height = 1.2 + 0.3 * max(len(rows) for rows in found.values())
+    figure, panels = axes(columns=len(found), width=4.9, height=height)
+    for panel, (problem, rows) in zip(panels, found.items(), strict=True):
+        unit = rows["score function"][0]
+        order = sorted(rows, key=lambda name: -rows[name][0])
+        values = [100.0 * rows[name][0] / unit for name in order]
+        shades = [COLOURS[1] if rows[name][1] > 0.0 else COLOURS[0] for name in order]
+        bars = panel.barh([name.replace(", ", ",\n") for name in order], values, color=shades, height=0.62)
+        for bar, name, value in zip(bars, order, values, strict=True):
+            biased = f"  (bias {100.0 * rows[name][1]:.0f} %)" if rows[name][1] > 0.0 else ""
+            at = (bar.get_width(), bar.get_y() + bar.get_height() / 2)
+            panel.text(*at, f" {value:.3g}{biased}", va="center", fontsize=8)
+        panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", labelsize=8)
+        panel.set(title=problem, xlim=(0, 1.6 * max(values)), xlabel="variance, % of the score function's")
     save(figure, path)
 
 

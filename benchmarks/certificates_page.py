@@ -1,12 +1,14 @@
-"""The page of the documentation that shows the certificates."""
+"""The page of the documentation that shows the certificates, written from their figures as they stand in the JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+Figures = dict[str, Any]  # of one certificate, as `Certificate.as_dict` gives them
 
 INTRODUCTION = """# Certificates
 
-What each estimator of the library was found to do, against the exact gradient. *This page is written by
+What each estimator and each rule of the library was found to do, against the exact gradient. *This page is written by
 `make certificates DOCS=1`; do not edit it.*
 
 Measured on {processor} ({device}), Python {python}, jax {jax}, pgjax {pgjax}, on {date}.
@@ -14,9 +16,14 @@ Measured on {processor} ({device}), Python {python}, jax {jax}, pgjax {pgjax}, o
 Each problem is so small that every trajectory can be listed. The estimator itself, the very function that a training
 loop calls, is run on all of them, in float64; the probability-weighted mean of what it gives is its exact
 expectation, and the weighted covariance its exact covariance. Estimators that look at a group of trajectories are
-run on all groups of two. What cannot be listed is sampled, and then the bias comes with a test. Certify an estimator
-of your own with `pgjax.exact.certify`.
+run on all groups of two. A rule, which estimates the gradient of an expectation E f(x), is run on every node of its
+noise. What cannot be listed is sampled, and then the bias comes with a test.
 
+Certify an estimator of your own with {{py:func}}`pgjax.exact.certify`; what `group_size`, `claim` and `needs` mean is
+said at {{py:class}}`pgjax.exact.Candidate`. A printed certificate is an answer to the question whether a gradient is
+right:
+
+{example}
 ## At a glance
 
 ![Bias against variance](certificates/bias_variance.png)
@@ -27,11 +34,13 @@ of your own with `pgjax.exact.certify`.
 
 ![Variance after one second](certificates/variance_second.png)
 
+![Variance of the rules](certificates/rules.png)
+
 ## Bias
 
-Relative to the length of the gradient of the discounted objective. **0** means below 1e-10, exactly computed. A
-figure in *italics* was sampled, and **0?** means that the sample shows no bias. A dash: the claim is not about such
-problems. ∞: the mean does not exist.
+Relative to the length of the gradient of the objective. **0** means below 1e-10, exactly computed. A figure in
+*italics* was sampled, and **0?** means that the sample shows no bias. A dash: the claim is not about such problems.
+∞: the mean does not exist.
 
 """
 
@@ -39,6 +48,7 @@ CLAIMS = {
     "discounted": "the gradient of the discounted objective",
     "dropped discount": "the direction without γ^t, no gradient of anything",
     "off-policy": "the gradient with the states of the other policy",
+    "expectation": "the gradient of E f(x)",
     None: "no direction: the bias is shown",
 }
 
@@ -46,103 +56,137 @@ READING = """
 ## Bias and variance by problem
 
 *Cosine* is that between the expected estimate and the gradient: it tells a change of scale, which standardised
-advantages make, from one of direction. *Variance* is the trace of the covariance for one trajectory: divided by the
-batch size it is that of the estimate; in *italics* where it was sampled. *Signal to noise* is the squared length of
-the expected estimate by it. *n for 0.9* is the number of trajectories until the estimate keeps a cosine of 0.9 to the
-true gradient, in the mean square; ∞ where bias or variance forbid it. *State, action, trajectory, between* split the
-variance, in percent: by the state of each step, by the action (what a baseline acts on), by what follows, and between
-the steps. *Time* is for one trajectory in a batch of 1024, without rollout.
+advantages make, from one of direction. *Variance* is the trace of the covariance for one trajectory (of a rule: one
+sample): divided by the batch size it is that of the estimate; in *italics* where it was sampled. *Signal to noise* is
+the squared length of the expected estimate by it. *n for 0.9* is the number of trajectories until the estimate keeps a
+cosine of 0.9 to the true gradient, in the mean square; ∞ where bias or variance forbid it. *State, action, trajectory,
+between* split the variance, in percent: by the state of each step, by the action (what a baseline acts on), by what
+follows, and between the steps. *Time* is for one trajectory in a batch of 1024, without rollout.
 """
 
 
-def page(certificates: Sequence[Any], setting: dict[str, str], *, registry: Sequence[Any]) -> str:
+def page(certificates: Sequence[Figures], setting: dict[str, str], *, references: dict[str, str]) -> str:
     """Write the page.
 
     Args:
-        certificates: of all estimators on all problems.
+        certificates: the figures of all estimators and rules on all problems.
         setting: what they were measured on.
-        registry: the candidates.
+        references: for each estimator and rule, in the order in which they are shown, who proposed it.
 
     Returns:
         Markdown.
     """
-    problems = list(dict.fromkeys(c.problem for c in certificates))
-    found = {(c.estimator, c.problem): c for c in certificates}
-    lines = [_row(["Estimator", "claims", *problems]), _rule(2 + len(problems), 2)]
-    for candidate in registry:
-        cells = [_bias(found.get((candidate.name, problem))) for problem in problems]
-        lines.append(_row([candidate.name, candidate.claim or "nothing", *cells]))
+    kinds = (lambda c: c["truth"] != "expectation", lambda c: c["truth"] == "expectation")
+    tables = [_biases([c for c in certificates if kind(c)], list(references)) for kind in kinds]
     meaning = "\n".join(f"- **{claim or 'nothing'}**: {text}" for claim, text in CLAIMS.items())
-    parts = [INTRODUCTION.format(**setting) + "\n".join(lines), f"\nWhat is claimed:\n\n{meaning}\n", READING]
-    for problem in problems:
-        parts.append(_section(problem, [c for c in certificates if c.problem == problem]))
-    references = sorted({f"{c.name}: {c.reference}" for c in registry if c.reference})
-    parts.append("\n## References\n\n" + "\n".join(f"- {line}" for line in references) + "\n")
-    return "\n".join(parts)
+    introduction = INTRODUCTION.format(**setting, example=_example(certificates))
+    parts = [introduction + "\n\n".join(t for t in tables if t), f"\nWhat is claimed:\n\n{meaning}\n", READING]
+    for problem in dict.fromkeys(c["problem"] for c in certificates):
+        parts.append(_section(problem, [c for c in certificates if c["problem"] == problem]))
+    lines = [f"- {name}: {reference}" for name, reference in sorted(references.items()) if reference]
+    return "\n".join([*parts, "\n## References\n", *lines, ""])
 
 
-def _section(problem: str, certificates: Sequence[Any]) -> str:
+def _example(certificates: Sequence[Figures]) -> str:
+    """A few certificates of the first problem as they are printed, one for each verdict."""
+    first = certificates[0]["problem"]
+    shown = [c["reading"] for c in certificates if c["problem"] == first and c["found"] is not None]
+    different = {reading.split("\n")[0].split(": ")[-1]: reading for reading in reversed(shown)}
+    return "\n".join(f"```text\n{reading}\n```\n" for reading in different.values())
+
+
+def _biases(certificates: Sequence[Figures], order: Sequence[str]) -> str:
+    """One row for each estimator, one column for each problem."""
+    problems = list(dict.fromkeys(c["problem"] for c in certificates))
+    found = {(c["estimator"], c["problem"]): c for c in certificates}
+    claims = {c["estimator"]: c["claim"] or "nothing" for c in certificates}
+    columns: list[tuple[str, Callable[[str], str]]] = [("Estimator", str), ("claims", claims.__getitem__)]
+    columns += [(problem, lambda name, p=problem: _bias(found.get((name, p)))) for problem in problems]
+    return table(columns, [name for name in order if name in claims], left=2) if problems else ""
+
+
+def _section(problem: str, certificates: Sequence[Figures]) -> str:
     first = certificates[0]
-    listed = {"enumeration": f"{first.num_trajectories} trajectories, all listed", "recursion": "endless trajectories"}
-    head = f"\n### {problem}\n\nJ = {first.objective:.4g}; {listed.get(first.method, 'sampled')}.\n"
-    names = [
-        "Estimator",
-        "variance",
-        "signal to noise",
-        "n for 0.9",
-        "state",
-        "action",
-        "trajectory",
-        "between",
-        "time",
-    ]
-    lines = [_row(names), _rule(len(names), 1)]
-    for c in certificates:
-        mark = "*" if c.method == "sampling" else ""
-        lines.append(
-            _row(
-                [
-                    c.estimator,
-                    f"{c.cosine:.4f}" if math.isfinite(c.cosine) else "–",
-                    f"{mark}{_number(c.trace)}{mark}",
-                    _number(c.signal_to_noise),
-                    _number(c.samples_for_cosine()),
-                    *_split(c),
-                    "–" if c.cost is None else f"{1e6 * c.cost.run_seconds / c.cost.batch_size:.2g} µs",
-                ]
-            )
-        )
-    return head + "\n" + "\n".join(lines)
+    rule = first["truth"] == "expectation"
+    counted = {"enumeration": f"{first['num_trajectories']} trajectories, all listed", "recursion": "no end"}
+    head = f"E f = {first['objective']:.4g}." if rule else f"J = {first['objective']:.4g}; {counted[first['method']]}."
+    columns = RULE_COLUMNS if rule else COLUMNS
+    return f"\n### {problem}\n\n{head}\n\n{table(columns, certificates)}"
 
 
-def _bias(c: Any) -> str:
+def table(columns: Sequence[tuple[str, Callable[[Any], str]]], rows: Sequence[Any], left: int = 1) -> str:
+    """Write a table whose header and cells come from the same columns.
+
+    Args:
+        columns: pairs of a header and a function from a row to its cell.
+        rows: what the functions are applied to.
+        left: how many columns are aligned to the left.
+
+    Returns:
+        Markdown.
+    """
+    rule = [":--"] * left + ["--:"] * (len(columns) - left)
+    cells = [[header for header, _ in columns], rule, *([cell(row) for _, cell in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+
+
+def _cosine(c: Figures) -> str:
+    return "–" if isinstance(c["cosine"], str) else f"{c['cosine']:.4f}"
+
+
+def _variance(c: Figures) -> str:
+    mark = "*" if c["method"] == "sampling" else ""
+    return f"{mark}{number(c['trace'])}{mark}"
+
+
+def _part(name: str) -> Callable[[Figures], str]:
+    def cell(c: Figures) -> str:
+        if c["terms"] is None or not float(c["trace"]) > 0.0:
+            return "–"
+        return f"{100.0 * float(c['terms'][name]) / float(c['trace']):.0f} %".replace("-0 %", "0 %")
+
+    return cell
+
+
+def _time(c: Figures) -> str:
+    return "–" if c["cost"] is None else f"{1e6 * c['cost']['run_seconds'] / c['cost']['batch_size']:.2g} µs"
+
+
+RULE_COLUMNS: list[tuple[str, Callable[[Figures], str]]] = [
+    ("Estimator", lambda c: c["estimator"]),
+    ("cosine", _cosine),
+    ("variance", _variance),
+    ("signal to noise", lambda c: number(c["signal_to_noise"])),
+    ("n for 0.9", lambda c: number(c["samples_for_cosine_0.9"])),
+]
+COLUMNS = [
+    *RULE_COLUMNS,
+    *((name, _part(name)) for name in ("state", "action", "trajectory", "between")),
+    ("time", _time),
+]
+
+
+def _bias(c: Figures | None) -> str:
     if c is None:
         return "–"
-    if not math.isfinite(c.relative_bias):
+    relative = float(c["relative_bias"])
+    if not math.isfinite(relative):
         return "∞"
-    if c.method == "sampling":
-        return "**0?**" if c.unbiased and c.claim == "discounted" else f"*{_number(c.relative_bias)}*"
-    return (
-        "**0**" if c.bias_norm < 1e-10 * max(1.0, float((c.gradient @ c.gradient) ** 0.5)) else _number(c.relative_bias)
-    )
+    if c["method"] == "sampling":
+        return "**0?**" if c["is_gradient"] else f"*{number(relative)}*"
+    return "**0**" if c["is_gradient"] else number(relative)
 
 
-def _split(c: Any) -> list[str]:
-    if c.terms is None:
-        return ["–"] * 4
-    terms = (c.terms.state, c.terms.action, c.terms.trajectory, c.terms.between)
-    return [f"{100 * x / c.trace:.0f} %".replace("-0 %", "0 %") if c.trace > 0 else "–" for x in terms]
+def number(x: Any) -> str:
+    """Write a number, or the name of one that is not finite, in three digits.
 
+    Args:
+        x: the number.
 
-def _number(x: float) -> str:
+    Returns:
+        Text.
+    """
+    x = float(x)
     if not math.isfinite(x):
         return "∞" if x > 0 else "–"
     return f"{x:.0f}" if 100 <= abs(x) < 1e5 else f"{x:.3g}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _rule(columns: int, left: int) -> str:
-    return _row([":--"] * left + ["--:"] * (columns - left))

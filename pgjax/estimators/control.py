@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._functions import as_pytree, bind, from_pytree
 from pgjax._types import Params, Policy, RolloutState, Trajectory
-from pgjax.estimators.expected import Critic, Noise
+from pgjax.estimators.expected import Critic, Noise, as_drawn, by_column
 from pgjax.estimators.surrogate import Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken, weighted
 from pgjax.expectation import Rule, gradient_only
@@ -90,12 +90,14 @@ def control_variate(
         weight, advantage, coefficient, noise = targets
         distribution = action_distribution(params, t, policy=policy, state=state)
         score = gradient_only(log_prob_taken(distribution, t))
+        noise = as_drawn(rule, noise, t.reward.ndim)
         expected = rule.given(noise, distribution, lambda action: critic(t.obs, action))
         left = advantage - coefficient * critic(t.obs, t.action)
         return -weighted(left * score + coefficient * gradient_only(expected), weight)
 
     weight = weighted(jnp.ones_like(advantage), step_weight)
-    return Surrogate(loss, (weight, advantage, coefficient, noise or {}), mask, state)
+    noise = by_column(rule, noise or {}, advantage.ndim)
+    return Surrogate(loss, (weight, advantage, coefficient, noise), mask, state)
 
 
 def linearized_critic(critic: Critic, point: Any) -> Critic:

@@ -81,10 +81,11 @@ def expected_gradient(
     def loss(params: Params, t: Trajectory, targets: Any, state: Any) -> Array:
         weight, noise = targets
         distribution = action_distribution(params, t, policy=policy, state=state)
+        noise = as_drawn(rule, noise, t.reward.ndim)
         return -weighted(rule.given(noise, distribution, lambda action: critic(t.obs, action)), weight)
 
     weight = weighted(jnp.ones_like(_checks.widened(trajectory.reward)), step_weight)
-    return Surrogate(loss, (weight, noise or {}), mask, state)
+    return Surrogate(loss, (weight, by_column(rule, noise or {}, trajectory.reward.ndim)), mask, state)
 
 
 @estimator
@@ -155,8 +156,23 @@ def sampled_gradient(
         weight, earned, noise = targets
         distribution = action_distribution(params, t, policy=policy, state=state)
         options = {} if control is None else {"control": lambda z: control(t.obs, z)}
-        noise = {**noise, "x": taken(t.action, t.raw_action)}
+        noise = {**as_drawn(rule, noise, t.reward.ndim), "x": taken(t.action, t.raw_action)}
         return -weighted(rule.given(noise, distribution, lambda action: earned, **options), weight)
 
     weight = weighted(jnp.ones_like(earned), step_weight)
-    return Surrogate(loss, (weight, earned, rest), mask, state)
+    return Surrogate(loss, (weight, earned, by_column(rule, rest, earned.ndim)), mask, state)
+
+
+def by_column(rule: Rule, noise: Noise, ndim: int) -> Noise:
+    """Put the axes [T, B] of noise first, where a rule draws several times and its draws lead: [N, T, B, ...]."""
+    return _moved(rule, noise, lambda x: jnp.moveaxis(x, 0, ndim))
+
+
+def as_drawn(rule: Rule, noise: Noise, ndim: int) -> Noise:
+    """Undo `by_column`, for a whole window or for one column of it."""
+    return _moved(rule, noise, lambda x: jnp.moveaxis(x, ndim, 0))
+
+
+def _moved(rule: Rule, noise: Noise, move: Callable[[Array], Array]) -> Noise:
+    many = {name for name, law in rule.laws.items() if law.repeated}
+    return {name: jax.tree.map(move, x) if name in many else x for name, x in noise.items()}

@@ -8,7 +8,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def float64() -> Iterator[None]:
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)

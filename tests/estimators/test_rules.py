@@ -75,6 +75,25 @@ def test_the_deterministic_policy_gradient_is_the_critics_slope_at_the_mode() ->
     close(got, -np.einsum("tbi,tbj->ij", obs, slope) / 4)
 
 
+def test_a_rule_that_draws_several_times_keeps_its_draws_with_their_column() -> None:
+    _, logits = tabular.problem("three_state")
+    batch, rule = tabular.random_window(3, 3), ex.score_leave_one_out.using(num_samples=3)
+    table = np.random.default_rng(2).normal(size=(3, 2))
+    critic = pg.bind(lambda table, obs, a: jnp.sum((obs @ table) * jax.nn.one_hot(a, 2), -1), jnp.asarray(table))
+    distribution = pg.action_distribution(logits, batch, policy=policy)
+    noise = rule.draw(jax.random.key(0), distribution)
+    arguments = {"policy": policy, "critic": critic, "rule": rule}
+    each, _ = pg.expected_gradient.per_trajectory(logits, batch, noise=noise, **arguments)
+    probs, obs = np.asarray(jax.nn.softmax(logits)), np.asarray(batch.obs)
+    for b in range(3):
+        actions = np.asarray(distribution.sample_from(noise["x"]))[:, :, b]  # [N, T]
+        q = np.take_along_axis(np.broadcast_to(obs[:, b] @ table, (3, 7, 2)), actions[..., None], -1)[..., 0]
+        left = q - (q.sum(0) - q) / 2.0
+        score = np.eye(2)[actions] - np.broadcast_to(obs[:, b] @ probs, (3, 7, 2))
+        close(each[b], -np.einsum("nt,ts,nta->sa", left / 3.0, obs[:, b], score))
+    close(each.mean(0), pg.expected_gradient(logits, batch, noise=noise, **arguments)[0])
+
+
 # --- sampled_gradient -------------------------------------------------------------------------------------------------
 
 

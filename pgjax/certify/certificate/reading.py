@@ -144,7 +144,8 @@ def _noise(c: Any) -> str:
         return f"{start}."
     if math.isinf(needed):
         return f"{start}; no number of them keeps a cosine of 0.9 to the gradient."
-    return f"{start}; a mean over {math.ceil(needed - 1e-9)} keeps a cosine of 0.9 to the gradient."
+    count = math.ceil(needed - 1e-9)
+    return f"{start}; {'one' if count == 1 else f'a mean over {count}'} keeps a cosine of 0.9 to the gradient."
 
 
 def _split(c: Any) -> str:

@@ -250,7 +250,10 @@ class Certificate:
         parts = {name: getattr(self, name) for name in ("terms", "cost", "sampling")}
         figures = {
             **{name: getattr(self, name) for name in names},
+            "truth": next(iter(self.known), "discounted"),
+            "is_gradient": self.is_mean(self.gradient),
             "samples_for_cosine_0.9": self.samples_for_cosine(),
+            "reading": str(self),
             **{name: None if x is None else dataclasses.asdict(x) for name, x in parts.items()},
         }
         return {name: _plain(x) for name, x in figures.items()}

@@ -37,8 +37,8 @@ def measure_cost(estimator: Estimator | Candidate, problem: Any, trajectory: Tra
         if candidate.noise is not None:
             further["noise"] = jax.block_until_ready(drawn_noise(jax.random.key(0), candidate.noise, problem, batch))
         start = time.perf_counter()
-        program = jax.jit(lambda batch, further: candidate.call(problem, batch, **further))
-        program = program.lower(batch, further).compile()
+        call = jax.jit(lambda batch, further: candidate.call(problem, batch, **further))
+        program = call.lower(batch, further).compile()
         compile_seconds = time.perf_counter() - start
         run_seconds = median_seconds(lambda: jax.block_until_ready(program(batch, further)))
     counts: Any = program.cost_analysis() or {}

@@ -15,7 +15,8 @@ from pgjax.certify.measure.listed import distance, tilt
 from pgjax.certify.measure.programs import KEPT, QUICK, in_chunks
 from pgjax.certify.measure.sampled import batches_of, tested_moments
 from pgjax.exact.enumeration import weighted_moments
-from pgjax.expectation import nodes
+from pgjax.certify.problems.expectation import is_discrete, is_distribution
+from pgjax.expectation import Taken, nodes
 
 Array = jax.Array
 
@@ -41,10 +42,13 @@ def for_noise(candidates: tuple[Candidate, ...], problem: Any) -> Callable[..., 
 
         return ravel_pytree(jax.grad(value)(problem.params))[0]
 
+    def at(candidate: Candidate, change: Array, noise: Any) -> Array:
+        return gradient(candidate, noise, change)
+
     def estimates(noises: Sequence[Any], change: Array) -> list[Array]:
         pairs = zip(candidates, noises, strict=True)
         return [
-            gradient(c, {}, change)[None] if not noise else in_chunks(lambda n, c=c: gradient(c, n, change), noise)
+            gradient(c, {}, change)[None] if not noise else in_chunks(functools.partial(at, c, change), noise)
             for c, noise in pairs
         ]
 
@@ -79,12 +83,22 @@ def noise_of(
         if required:
             raise
         return None
+    noise = {name: _as_drawn(x, problem.distribution(problem.params)) for name, x in noise.items()}
     if len(weights) > limit and required:
         raise ValueError(
             f"limit={limit} is exceeded by the {len(weights)} nodes of the noise of {candidate.name!r} on problem "
             f"{problem.name!r}. Lower num_nodes, raise the limit, or use method='sampling'."
         )
     return None if len(weights) > limit else (noise, weights)
+
+
+def _as_drawn(noise: Any, distribution: Any) -> Any:
+    """Actions that stand for noise, replaced by the noise: a rule of somebody's may know no other form."""
+
+    def one(part: Any, noise: Any) -> Any:
+        return part.noise_of(noise.action) if isinstance(noise, Taken) and is_discrete(part) else noise
+
+    return jax.tree.map(one, distribution, noise, is_leaf=is_distribution)
 
 
 def listed_rules(

@@ -105,7 +105,7 @@ def sampled_moments(
         _drawing(sample, problem, candidates[0].noise, size * at_once),
         in_groups(tuple(candidates), problem),
     )
-    index = np.arange(size * at_once).reshape(-1, size)
+    index: Any = np.arange(size * at_once).reshape(-1, size)
     keys = jax.random.split(key, batches)
     first = draw(keys[0])
     try:

@@ -52,13 +52,14 @@ def dependent(
     size = candidates[0].group_size
     inside = in_one_batch(tuple(candidates), problem)(columns(data, chosen))
     found = []
-    for candidate, x, y in zip(candidates, apart, inside, strict=True):
+    for x, y in zip(apart, inside, strict=True):
         alone, among = np.asarray(x), np.asarray(y).reshape(len(x), size, -1).mean(1)
         scale = np.max(np.abs(np.where(np.isfinite(alone), alone, 0.0)), initial=0.0)
         scale = max(scale, np.max(np.abs(np.where(np.isfinite(among), among, 0.0)), initial=0.0))
         found.append(not np.allclose(alone, among, rtol=0.0, atol=ROUNDING * scale, equal_nan=True))
-        if found[-1] and size == 1:
-            raise ValueError(_request(candidate, f"it adds something else than among {len(chosen)} trajectories"))
+    if size == 1 and any(found):
+        names = [candidate.name for candidate, depends in zip(candidates, found, strict=True) if depends]
+        raise ValueError(_request(names, f"alone, a trajectory adds something else than among {len(chosen)}"))
     return found
 
 
@@ -78,7 +79,7 @@ def ask_for_groups(error: Exception, candidates: Sequence[Candidate], problem: A
         return
     for candidate in candidates:
         if not _runs(candidate, problem, data, 1) and _runs(candidate, problem, data, 2):
-            raise ValueError(_request(candidate, f"it raises {type(error).__name__}: {error}")) from error
+            raise ValueError(_request([candidate.name], f"with one trajectory it raises {type(error).__name__}: {error}")) from error
 
 
 def _runs(candidate: Candidate, problem: Any, data: Data, count: int) -> bool:
@@ -90,8 +91,8 @@ def _runs(candidate: Candidate, problem: Any, data: Data, count: int) -> bool:
     return True
 
 
-def _request(candidate: Candidate, what: str) -> str:
+def _request(names: Sequence[str], what: str) -> str:
     return (
-        f"{candidate.name} depends on the other trajectories of the batch: for one trajectory alone {what}. Pass "
-        "group_size, how many trajectories it looks at together, for instance group_size=2."
+        f"{' and '.join(names)} {'depends' if len(names) == 1 else 'depend'} on the other trajectories of the batch: "
+        f"{what.rstrip('.')}. Pass group_size, how many trajectories are looked at together, for instance group_size=2."
     )

@@ -194,8 +194,8 @@ def action_grid(distribution: Any) -> Grid:
         raise TypeError(
             f"distribution must have a support(), or be a Normal, or have bounds, got {type(distribution).__name__}."
         )
-    points, volumes = (list(itertools.product(*each)) for each in zip(*axes, strict=True))
-    return jnp.asarray(points), jnp.asarray(np.prod(volumes, axis=1))
+    actions, parts = (np.asarray(list(itertools.product(*each))) for each in zip(*axes, strict=True))
+    return jnp.asarray(actions), jnp.asarray(np.prod(parts, axis=1))
 
 
 def _tanh_sinh(low: float, high: float) -> tuple[Any, Any]:
@@ -249,6 +249,7 @@ def expectation_problem(
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), params)
         problem = ExpectationProblem(name, distribution, f, params, num_nodes)
-        value = jax.eval_shape(lambda: f(params, distribution(params).mode()))
+        modes = lambda: jax.tree.map(lambda d: d.mode(), distribution(params), is_leaf=is_distribution)  # noqa: E731
+        value = jax.eval_shape(lambda: f(params, modes()))
         _checks.require_shape("the result of f for one action", value, ())
     return problem

@@ -76,14 +76,18 @@ class LQRProblem:
         return float(self.lqr.objective(self.params))
 
     @exactly
-    def _values(self) -> tuple[Array, Array]:
-        matrices, offsets = self.lqr.cost_to_go(self.params)
-        return matrices[0], offsets[0]
+    def _cost_to_go(self) -> tuple[Array, Array]:
+        return self.lqr.cost_to_go(self.params)
 
     @functools.cached_property
     def value(self) -> Callable[[Params, Array], Array]:
         """The value of a state at the first step, value(params, obs), a constant in params."""
-        return lambda params, obs: -(jnp.einsum("...i,ij,...j->...", obs, self._values[0], obs) + self._values[1])
+
+        def value(params: Params, obs: Array) -> Array:
+            matrices, offsets = self._cost_to_go
+            return -(jnp.einsum("...i,ij,...j->...", obs, matrices[0], obs) + offsets[0])
+
+        return value
 
     @functools.cached_property
     def erring_value(self) -> Callable[[Params, Array], Array]:
@@ -95,11 +99,11 @@ class LQRProblem:
         """The value of an action at the first step but for a constant, critic(obs, action), a constant in params."""
 
         def critic(obs: Array, action: Array) -> Array:
-            lqr, matrices = self.lqr, self._values[0]
+            lqr, matrix = self.lqr, self._cost_to_go[0][1]
             after = obs @ lqr.A.T + action @ lqr.B.T
             cost = jnp.einsum("...i,ij,...j->...", obs, lqr.Q, obs)
             cost += jnp.einsum("...i,ij,...j->...", action, lqr.R, action)
-            return -(cost + self.discount * jnp.einsum("...i,ij,...j->...", after, matrices, after))
+            return -(cost + self.discount * jnp.einsum("...i,ij,...j->...", after, matrix, after))
 
         return critic
 

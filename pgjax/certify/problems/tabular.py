@@ -121,7 +121,8 @@ class TabularProblem:
     @exactly
     def score(self) -> Array:
         """[S, A, P] float, the score of the policy."""
-        return score_of(self.params, self.policy_probs)
+        # Within a program of its own, so that the many policies of many problems leave no program of score_of behind.
+        return jax.jit(lambda params: score_of(params, self.policy_probs))(self.params)
 
     @exactly
     def objective(self) -> float:

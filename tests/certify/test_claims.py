@@ -1,0 +1,125 @@
+"""Every estimator and every rule keeps what it claims; what claims nothing shows its bias."""
+
+import jax
+import numpy as np
+import pytest
+
+import pgjax as pg
+from certify.suite import DEFAULT, EXPECTATIONS, LISTED, PROBLEMS, certificates, chosen, close, problem_of, two_state
+from pgjax import exact
+from pgjax.estimators import Estimator
+from pgjax.expectation import Rule
+
+FLOOR = 5e-3  # the least relative error of what claims nothing
+BLIND = 1e-4  # a control that is nearer to the target than this tells nothing
+
+by_default = [
+    pytest.param(name, marks=() if name in (*DEFAULT, *EXPECTATIONS) else pytest.mark.slow) for name in LISTED
+]
+
+
+def test_every_estimator_and_every_rule_of_the_library_has_a_certificate():
+    estimators = {n: x for n in pg.__all__ if isinstance(x := getattr(pg, n), Estimator)}
+    rules = {n: x for n in pg.expectation.__all__ if isinstance(x := getattr(pg.expectation, n), Rule)}
+    assert len(estimators) >= 9
+    assert len(rules) >= 9
+    certified = {id(candidate.estimator) for candidate in exact.registry()}
+    assert {name for name, x in (estimators | rules).items() if id(x) not in certified} == set()
+    names = [candidate.name for candidate in exact.registry()]
+    assert len(names) == len(set(names))
+
+
+def test_every_claim_is_tried_on_the_problems_of_the_default_tests():
+    fitting = {c.name for name in (*DEFAULT, *EXPECTATIONS) for c in exact.registry() if c.fits(problem_of(name))}
+    assert fitting == {candidate.name for candidate in exact.registry()}
+    assert set(DEFAULT) < set(PROBLEMS)
+
+
+@pytest.mark.parametrize("name", by_default)
+def test_every_estimator_keeps_its_claim_and_shows_its_bias(name):
+    problem = problem_of(name)
+    for estimator, certificate in certificates(name).items():
+        where = f"{estimator} on {name}"
+        if certificate.claim is not None:
+            assert certificate.unbiased, where
+            if certificate.sampling is None:
+                assert certificate.claim_error < 1e-10, where
+        elif problem.num_steps != 1 or "wrong value" not in estimator:
+            # On a single step no value follows that could be wrong.
+            assert certificate.relative_bias > FLOOR, where
+        if certificate.claim == "dropped discount" and problem.discount < 1:
+            assert certificate.relative_bias > FLOOR, where
+        assert np.linalg.eigvalsh(certificate.covariance)[0] > -1e-9 * max(certificate.trace, 1.0), where
+
+
+@pytest.mark.parametrize("name", by_default)
+def test_claims_fail_for_other_rewards_and_under_another_law(name):
+    """Without this a claim that is kept might say nothing. An estimate without noise sees no other law."""
+    for estimator, certificate in certificates(name).items():
+        if certificate.claim is None or certificate.controls is None:
+            continue
+        # The exact critic knows the rewards, and on some problems one gradient for all trajectories.
+        if estimator != "all-action, exact critic" or name == "two_state":
+            assert max(certificate.controls.values()) > BLIND, f"{estimator} on {name}"
+        if "all-action" not in estimator and certificate.num_trajectories > 1:
+            assert min(certificate.controls.values()) > BLIND, f"{estimator} on {name}"
+
+
+def test_relax_over_trajectories_by_nodes_and_by_sampling():
+    """Over one step its noise can be listed beside the trajectories; over two steps it is drawn."""
+    relax = chosen("RELAX at the action taken, wrong critic", "score function at the action taken")
+    listed, plain = exact.certify_all(relax, two_state(1), num_nodes=16, method="enumeration", controls=True)
+    assert listed.num_trajectories == 2 * 16**4 > plain.num_trajectories
+    assert listed.claim_error < 1e-5  # what 16 nodes leave
+    assert listed.claim_error < 1e-3 * min(listed.controls.values())
+    drawn = exact.certify(relax[0], two_state(2), num_trajectories=40_000)
+    assert drawn.method == "sampling"
+    assert drawn.unbiased
+    assert drawn.sampling.detectable < 0.2
+
+
+@pytest.mark.parametrize(
+    "name", ["two_state, other data", pytest.param("alias_discount", marks=pytest.mark.slow)]
+)
+def test_enumeration_agrees_with_the_recursion(name):
+    problem = problem_of(name)
+    paired = [c for c in exact.registry() if c.fits(problem) and c.pair is not None]
+    for other in exact.certify_all(paired, problem, method="recursion"):
+        one = certificates(name)[other.estimator]
+        close(one.mean, other.mean, atol=1e-12)
+        close(one.covariance, other.covariance, atol=1e-11)
+
+
+def test_a_baseline_of_single_rewards_needs_episodes_of_one_length():
+    """Whether a reward comes at all depends on the actions before it, and its baseline then does too."""
+    problem = problem_of("alias_discount")
+    assert "equal lengths" not in problem.offers
+    for certificate in exact.certify_all(chosen("GPOMDP, constant baseline", "GPOMDP, leave-one-out"), problem):
+        assert certificate.relative_bias > FLOOR
+
+
+def test_dropping_the_discount_points_to_the_worst_policy():
+    problem = problem_of("alias_discount")
+    right, wrong = exact.certify_all(chosen("REINFORCE", "REINFORCE without γ^t"), problem)
+    x = float(problem.probs[0, 1])
+    close(right.mean[1] / (x * (1 - x)), 0.25, rtol=1e-12)
+    close(wrong.mean[1] / (x * (1 - x)), -0.5, rtol=1e-12)
+    assert wrong.cosine < 0
+    assert wrong.samples_for_cosine() == np.inf
+
+
+def test_states_of_another_policy_point_the_wrong_way():
+    # Σ_t over the two steps: twice the figure for states weighted by their share of the two.
+    (certificate,) = exact.certify_all(
+        chosen("V-trace, other data, no clipping, wrong value"), problem_of("alias_offpolicy, other data")
+    )
+    close(certificate.mean[2] / 2, -0.03125, rtol=1e-12)
+    assert certificate.gradient[2] > 0
+
+
+def test_float32_problems_are_certified_in_float64():
+    with jax.enable_x64(False):
+        problem = exact.tabular_problem("x", exact.two_state(), num_steps=2)
+        found = exact.certify(pg.gpomdp, problem)
+    assert found.mean.dtype == np.float64
+    assert found.claim_error < 1e-14
