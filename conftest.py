@@ -28,7 +28,7 @@ def _compile_quickly() -> None:
 
 def _keep_compiled_programs() -> None:
     """Turn on JAX's persistent compilation cache in the user's cache folder, unless one is set already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "pgjax" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
