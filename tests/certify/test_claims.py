@@ -5,17 +5,25 @@ import numpy as np
 import pytest
 
 import pgjax as pg
-from certify.suite import DEFAULT, EXPECTATIONS, LISTED, PROBLEMS, certificates, chosen, close, problem_of, two_state
+from certify.suite import (
+    DEFAULT,
+    EXPECTATIONS,
+    LISTED,
+    certificates,
+    chosen,
+    close,
+    problem_of,
+    require_kept,
+    two_state,
+)
 from pgjax import exact
 from pgjax.estimators import Estimator
 from pgjax.expectation import Rule
 
 FLOOR = 5e-3  # the least relative error of what claims nothing
-BLIND = 1e-4  # a control that is nearer to the target than this tells nothing
+BLIND = 1e-4  # a control that comes nearer to the target tells nothing
 
-by_default = [
-    pytest.param(name, marks=() if name in (*DEFAULT, *EXPECTATIONS) else pytest.mark.slow) for name in LISTED
-]
+by_default = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in LISTED]
 
 
 def test_every_estimator_and_every_rule_of_the_library_has_a_certificate():
@@ -32,7 +40,6 @@ def test_every_estimator_and_every_rule_of_the_library_has_a_certificate():
 def test_every_claim_is_tried_on_the_problems_of_the_default_tests():
     fitting = {c.name for name in (*DEFAULT, *EXPECTATIONS) for c in exact.registry() if c.fits(problem_of(name))}
     assert fitting == {candidate.name for candidate in exact.registry()}
-    assert set(DEFAULT) < set(PROBLEMS)
 
 
 @pytest.mark.parametrize("name", by_default)
@@ -40,28 +47,23 @@ def test_every_estimator_keeps_its_claim_and_shows_its_bias(name):
     problem = problem_of(name)
     for estimator, certificate in certificates(name).items():
         where = f"{estimator} on {name}"
-        if certificate.claim is not None:
-            assert certificate.unbiased, where
-            if certificate.sampling is None:
-                assert certificate.claim_error < 1e-10, where
-        elif problem.num_steps != 1 or "wrong value" not in estimator:
-            # On a single step no value follows that could be wrong.
-            assert certificate.relative_bias > FLOOR, where
+        require_kept(certificate, FLOOR if problem.num_steps > 1 or "wrong" not in estimator else 0.0)
         if certificate.claim == "dropped discount" and problem.discount < 1:
             assert certificate.relative_bias > FLOOR, where
-        assert np.linalg.eigvalsh(certificate.covariance)[0] > -1e-9 * max(certificate.trace, 1.0), where
 
 
 @pytest.mark.parametrize("name", by_default)
 def test_claims_fail_for_other_rewards_and_under_another_law(name):
-    """Without this a claim that is kept might say nothing. An estimate without noise sees no other law."""
+    """Without this a claim that is kept might say nothing."""
     for estimator, certificate in certificates(name).items():
-        if certificate.claim is None or certificate.controls is None:
+        if certificate.claim is None:
             continue
-        # The exact critic knows the rewards, and on some problems one gradient for all trajectories.
-        if estimator != "all-action, exact critic" or name == "two_state":
-            assert max(certificate.controls.values()) > BLIND, f"{estimator} on {name}"
-        if "all-action" not in estimator and certificate.num_trajectories > 1:
+        # An exact critic knows the rewards, and gives nearly the same for all trajectories.
+        if estimator == "all-action, exact critic":
+            assert name != "two_state" or certificate.controls["another law"] > BLIND
+        elif "all-action" in estimator:
+            assert certificate.controls["another law"] > BLIND
+        else:
             assert min(certificate.controls.values()) > BLIND, f"{estimator} on {name}"
 
 
@@ -78,9 +80,7 @@ def test_relax_over_trajectories_by_nodes_and_by_sampling():
     assert drawn.sampling.detectable < 0.2
 
 
-@pytest.mark.parametrize(
-    "name", ["two_state, other data", pytest.param("alias_discount", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["two_state, other data", pytest.param("alias_discount", marks=pytest.mark.slow)])
 def test_enumeration_agrees_with_the_recursion(name):
     problem = problem_of(name)
     paired = [c for c in exact.registry() if c.fits(problem) and c.pair is not None]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pgjax as pg
-from certify.suite import brute_force_split, certificates, chosen, close, problem_of, two_state
+from certify.suite import brute_force_split, chosen, close, problem_of, two_state
 from pgjax import exact
 
 PRINTED = 5.1e-9  # half a unit of the eighth decimal
@@ -102,13 +102,12 @@ def test_infinite_variance_is_reported_as_such():
 
 
 def test_linear_quadratic_moments_by_quadrature():
-    problem, found = problem_of("scalar_lqr"), certificates("scalar_lqr")
-    for name, moments in (
-        ("likelihood ratio", exact.lqr_reinforce_moments(problem.lqr, problem.params)),
-        ("REINFORCE", exact.lqr_gpomdp_moments(problem.lqr, problem.params)),
-    ):
-        close(found[name].mean, moments.mean.ravel(), rtol=1e-11)
-        close(found[name].covariance, moments.covariance, rtol=1e-11)
+    problem = problem_of("scalar_lqr")
+    found = exact.certify_all(chosen("likelihood ratio", "REINFORCE"), problem, method="enumeration")
+    closed = [f(problem.lqr, problem.params) for f in (exact.lqr_reinforce_moments, exact.lqr_gpomdp_moments)]
+    for certificate, moments in zip(found, closed, strict=True):
+        close(certificate.mean, moments.mean.ravel(), rtol=1e-11)
+        close(certificate.covariance, moments.covariance, rtol=1e-11)
 
 
 def test_linear_quadratic_moments_by_sampling():

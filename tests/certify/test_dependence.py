@@ -97,7 +97,9 @@ def test_a_function_baseline_is_seen_through():
 
 def test_an_estimator_that_raises_alone_is_asked_too():
     needy = exact.Candidate("others", pg.reinforce, lambda p, t: {"baseline": pg.leave_one_out})
-    with pytest.raises(ValueError, match=r"others depends .* with one trajectory it raises ValueError: .* group_size=2"):
+    with pytest.raises(
+        ValueError, match=r"others depends .* with one trajectory it raises ValueError: .* group_size=2"
+    ):
         exact.certify(needy, two_state(2))
     found = exact.certify(needy, two_state(2), group_size=3)
     assert found.group_size == 3

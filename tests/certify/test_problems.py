@@ -71,7 +71,7 @@ def test_known_directions_are_gradients_of_what_they_are_called():
         "immediate rewards": mean(gamma, gamma, horizon=1),
         "immediate rewards, dropped discount": mean(1.0, gamma, horizon=1),
     }
-    assert list(problem.known)[0] == "discounted"
+    assert next(iter(problem.known)) == "discounted"
     assert set(problem.known) == set(want)
     for name, direction in want.items():
         close(problem.known[name], direction, atol=1e-14)

@@ -49,7 +49,9 @@ def test_unbiased_means_to_rounding_in_any_unit_of_reward(scale):
         mean = scale * np.array([1.0 + error, 1.0])
         assert as_certificate(mean, covariance, scale * np.ones(2)).unbiased == unbiased
     assert not as_certificate(scale * np.ones(2), covariance, scale * np.ones(2), claim=None).unbiased
-    right_for_another = as_certificate(scale * np.ones(2), covariance, scale * np.array([1.0, 0.0]), target=scale * np.ones(2))
+    right_for_another = as_certificate(
+        scale * np.ones(2), covariance, scale * np.array([1.0, 0.0]), target=scale * np.ones(2)
+    )
     assert right_for_another.unbiased
     assert right_for_another.relative_bias == 1.0
     # Where variance is infinite, the length of the target is the measure.

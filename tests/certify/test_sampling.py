@@ -29,9 +29,7 @@ def test_sampling_agrees_with_enumeration(name, estimators):
     everything = exact.certify_all(candidates, problem, method="enumeration")
     for sampled, listed in zip(exact.certify_all(candidates, problem, method="sampling"), everything, strict=True):
         found = sampled.sampling
-        test = bias_test(
-            sampled.mean - listed.mean, sampled.covariance, listed.mean, num_estimates=found.num_estimates
-        )
+        test = bias_test(sampled.mean - listed.mean, sampled.covariance, listed.mean, num_estimates=found.num_estimates)
         assert test.p_value > 1e-6
         assert abs(listed.trace - sampled.trace) < 5 * listed.group_size * found.trace_error
         assert found.trace_error < 0.1 * sampled.trace / sampled.group_size

@@ -14,8 +14,8 @@ from pgjax.certify.measure.finding import Finding
 from pgjax.certify.measure.listed import distance, tilt
 from pgjax.certify.measure.programs import KEPT, QUICK, in_chunks
 from pgjax.certify.measure.sampled import batches_of, tested_moments
-from pgjax.exact.enumeration import weighted_moments
 from pgjax.certify.problems.expectation import is_discrete, is_distribution
+from pgjax.exact.enumeration import weighted_moments
 from pgjax.expectation import Taken, nodes
 
 Array = jax.Array

@@ -79,7 +79,9 @@ def ask_for_groups(error: Exception, candidates: Sequence[Candidate], problem: A
         return
     for candidate in candidates:
         if not _runs(candidate, problem, data, 1) and _runs(candidate, problem, data, 2):
-            raise ValueError(_request([candidate.name], f"with one trajectory it raises {type(error).__name__}: {error}")) from error
+            raise ValueError(
+                _request([candidate.name], f"with one trajectory it raises {type(error).__name__}: {error}")
+            ) from error
 
 
 def _runs(candidate: Candidate, problem: Any, data: Data, count: int) -> bool:
