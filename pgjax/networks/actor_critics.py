@@ -117,11 +117,12 @@ class RecurrentActorCritic(nn.Module):
         policy = lambda params, obs, memory: model.apply(params, obs, memory, method="policy")
         value = lambda params, obs, memory: model.apply(params, obs, memory, method="value")
         before = pg.init_rollout(key, env, env_params, num_envs=B, policy_state=model.initial_state(B))
-        after, trajectory = pg.rollout(key, params, before, policy=policy, ..., truncation_value=value)
+        after, trajectory = pg.rollout(key, params, before, policy=policy, ...)
+        grads, info = pg.actor_critic(params, trajectory, policy=policy, value=value, ..., state=before)
 
-    The values of a window are then `trajectory.extras`, or those of `unroll_policy`, which carry gradients. What
-    follows the window is worth ``value(params, after.obs, after.policy_state)``. What follows a truncated step is worth
-    `trajectory.truncation_value`: the memory between that step and the start of the next episode is kept nowhere.
+    The values of the window are `trajectory.extras`, and what follows it is worth
+    ``value(params, after.obs, after.policy_state)``. The estimators bootstrap where an episode was truncated, too, with
+    the memory from before the restart; a rollout that keeps no next_obs asks for ``truncation_value=value``.
 
     Shapes: obs [..., F], memory [..., hidden] -> (distribution [..., ...], value [...], memory [..., hidden]).
 
