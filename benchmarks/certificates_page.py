@@ -1,5 +1,6 @@
 """The page of the documentation that shows the certificates, written from their figures as they stand in the JSON."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
