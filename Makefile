@@ -71,7 +71,7 @@ docs: $(VENV)/.docs-$(MINOR) ## the documentation, in docs/_build/html; a warnin
 	$(RUN) -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
 notebooks: install ## run every notebook in its fast form, without saving
-	PGJAX_FAST=1 $(VENV)/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
+	PGJAX_FAST=1 $(VENV)/bin/python notebooks/run.py
 
 certificates: install ## measure bias and variance of each estimator (DOCS=1 writes the page of the docs anew)
 	$(RUN) benchmarks/certificates.py --out out/certificates $(if $(DOCS),--docs docs)

@@ -193,8 +193,8 @@ def main() -> None:
         recipe = algorithm.recipe
         run = runs[name] = train(name, algorithm, options.seed)
         own = "A2C" if name == "PPO" else name  # at ratio 1 the gradient of PPO is that of A2C
-        noise = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
-        signal_to_noise = float(np.median(np.array(noise)[run["unsolved"]]))
+        own_noise = gradient_noise(run, recipe, [own], min(512, options.num_envs), options.seed)[own]
+        signal_to_noise = float(np.median(np.array(own_noise)[run["unsolved"]]))
         final = evaluate(recipe, run["params"], options.seed + 1)
         low, high = bootstrap(final)
         solved = np.flatnonzero(run["returns"] >= SOLVED)

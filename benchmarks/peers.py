@@ -52,10 +52,8 @@ class Side:
         return answer
 
     def close(self) -> None:
-        assert self.process.stdin is not None
         self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.communicate(timeout=60)  # it ends where its input ends
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None

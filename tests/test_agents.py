@@ -215,3 +215,14 @@ def test_what_is_given_to_act_with_has_the_axis_of_the_agents(given: str) -> Non
         ValueError, match=rf"^{given} must have the leading axes .*agents\] = \[7, 3, 2\], got \[7, 3\]"
     ):
         play(TwoAgents(), **{"actions": None, given: np.zeros((T, B))})
+
+
+def test_the_default_network_acts_for_each_agent() -> None:
+    """Its input is what one agent sees, and recipes train on such an environment as on any other."""
+    env = TwoAgents()
+    network = pg.networks.default_actor_critic(env, env.default_params)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((B, A, 3)))
+    assert params["params"]["actor"]["Dense_0"]["kernel"].shape == (3, 64)
+    recipe = pg.recipes.ppo.make_train(env, None, num_envs=4, num_steps=8, total_steps=64)
+    state, _ = jax.eval_shape(recipe, jax.random.key(0))
+    assert state.rollout.episode_return.shape == (4, A)

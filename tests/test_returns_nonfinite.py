@@ -53,7 +53,8 @@ def inputs(name: str) -> list[str]:
 def test_nothing_crosses_the_end_of_an_episode(name: str, method: str | None, end: str) -> None:
     data = two_episodes(end)
     clean = run(name, method, data)
-    for array, bad in itertools.product(CASES[name].positional, BAD):
+    rates = [(array, np.nan) for array in ("discount", *CASES[name].keywords)]
+    for array, bad in [*itertools.product(CASES[name].positional, BAD), *rates]:
         for got, want in zip(run(name, method, poisoned(data, array, END + 1, bad)), clean, strict=True):
             np.testing.assert_array_equal(got[: END + 1], want[: END + 1])
 

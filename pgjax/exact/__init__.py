@@ -1,4 +1,4 @@
-"""Ground truth: exact objectives, gradients and moments, to hold estimators against.
+"""Exact objectives, gradients and moments, the reference for estimators.
 
 The rooms are `tabular` (finite processes), `lqr` (linear systems with quadratic costs), `variance` (exact moments of
 estimators) and `problems` (small ones to try them on), beside the enumeration of trajectories. All names are found
@@ -8,8 +8,8 @@ a tabular policy and `exact.lqr.value(lqr, gain, x)` that of a linear one.
 Gradients here are those of the objective itself (ascent); estimators elsewhere in the library return the
 gradient of minus the objective (descent).
 
-The names of `pgjax.certify`, which holds estimators against this truth, are found here as well. They are looked up on
-demand, because that package imports this one.
+The names of `pgjax.certify`, which compares estimators with these references, are found here as well. They are looked
+up on demand, because that package imports this one.
 """
 
 import importlib

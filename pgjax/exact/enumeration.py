@@ -30,7 +30,7 @@ def trajectories(
         p(τ) = μ_0(s_0) Π_t π(a_t | s_t) P(s_{t+1} | s_t, a_t)
 
     Observations are one-hot states. The episode ends at step H, or before on entering a terminal state:
-    `terminated` says where. Rows after that are padding: observations are zero vectors, so that the score and
+    `terminated` marks where. Rows after that are padding: observations are zero vectors, so that the score and
     the value of a policy and a value that are linear in them vanish, rewards and log-probabilities are zero,
     and `terminated` stays true.
 

@@ -1,4 +1,4 @@
-"""The spectral radius, which says whether a moment exists."""
+"""The spectral radius, by which it is decided whether a moment exists."""
 
 import jax
 import jax.numpy as jnp

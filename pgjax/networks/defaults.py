@@ -6,10 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pgjax.envs.description import agents_of, single_params
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.layers import Activation
 from pgjax.networks.observations import Features, features_of
-from pgjax.networks.spaces import first_row, head_for
+from pgjax.networks.spaces import head_for
 
 
 def default_actor_critic(
@@ -125,8 +126,10 @@ def default_recurrent_actor_critic(
 
 def _encoder(env: Any, env_params: Any) -> Features | None:
     """How an observation becomes a vector; None for planes large enough to convolve."""
-    one = first_row(env, env_params)
+    one = single_params(env, env_params)
     obs = jax.eval_shape(lambda: env.reset(jax.random.key(0), one)[0])
+    agents = len(agents_of(env))  # each sees a row of its own
+    obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[agents:], x.dtype), obs)
     shape = getattr(obs, "shape", ())
     if len(shape) == 3 and min(shape[:2]) >= 3:
         return None

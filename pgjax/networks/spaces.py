@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.envs.description import single_params
 from pgjax.networks.heads import BernoulliPolicy, BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
 
 Heads = dict[str, Callable[[], nn.Module]]
@@ -32,7 +33,7 @@ def head_for(env: Any, env_params: Any, head: str | nn.Module | None) -> nn.Modu
     """
     if isinstance(head, nn.Module):
         return head
-    space = env.action_space(first_row(env, env_params))
+    space = env.action_space(single_params(env, env_params))
     heads = _heads(space, lambda: _bounds(env, env_params, space.shape))
     if not heads:
         raise TypeError(
@@ -114,21 +115,3 @@ def _row_axes(env: Any, env_params: Any) -> Any:
     if structures[0] != structures[1]:
         return None
     return jax.tree.map(lambda leaf, shared: 0 if jnp.ndim(leaf) > jnp.ndim(shared) else None, env_params, default)
-
-
-def first_row(env: Any, env_params: Any) -> Any:
-    """Return the parameters of one environment, whatever holds one row for each replaced by its first.
-
-    Args:
-        env: the environment.
-        env_params: its parameters.
-
-    Returns:
-        env_params without the axis of the environments.
-    """
-    axes = _row_axes(env, env_params)
-    if not jax.tree.leaves(axes):
-        return env_params
-    return jax.tree.map(
-        lambda axis, leaf: leaf if axis is None else leaf[0], axes, env_params, is_leaf=lambda x: x is None
-    )

@@ -19,8 +19,8 @@ def checked_window(
 ) -> tuple[Array, Array, Array, Array]:
     """Check a window and return what its targets are made of.
 
-    What stands behind a mask is replaced before anything is multiplied by it: 0 times infinity is NaN, and so is the
-    gradient of the branch of a selection that was not taken.
+    Masks make weights exactly 0, and `weigh` multiplies by them: a plain product of 0 and infinity is NaN, and so is
+    the gradient of the branch of a selection that was not taken.
 
     Args:
         reward: [T, ...] float, reward units.
@@ -31,8 +31,8 @@ def checked_window(
         next_value_name: what the caller calls next_value, for messages.
 
     Returns:
-        reward; next_value and γ_t, both 0 where terminated; and [T, ...] bool, True where the recurrence is cut, the
-        last row of the window included.
+        reward; next_value; γ_t, 0 where terminated; and [T, ...] bool, True where the recurrence is cut, the last row
+        of the window included.
 
     Raises:
         TypeError: if a mask is not boolean or an array is not floating.
@@ -46,7 +46,7 @@ def checked_window(
     discount = _checks.as_scalar_or_shape("discount", discount, reward.shape)
     cut = (terminated | truncated).at[-1].set(True)
     none = jnp.zeros((), reward.dtype)  # of a dtype, so that a Python number takes that of the rewards
-    return reward, jnp.where(terminated, none, next_value), jnp.where(terminated, none, discount), cut
+    return reward, next_value, jnp.where(terminated, none, discount), cut
 
 
 def next_row(x: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Linear systems with quadratic costs: the same truths in closed form, for continuous actions.
+"""Linear systems with quadratic costs: objectives, gradients and variances for continuous actions, in closed form.
 
-In the order in which to read: `LQR`, the problem (system); its `cost`, `value` and their kin (values), finite if the
+In the order in which to read: `LQR`, the problem (system); its `cost`, `value` and so on (values), finite if the
 feedback is `stable` (stability); the gradient (gradients); the optimal feedback (optimal); what estimators of the
 gradient have for mean and variance (moments); and the problem as something to roll out (environment).
 """

@@ -16,7 +16,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LQRRecord:
-    """The fields of `LQR`, which says what they are."""
+    """The fields of `LQR`, described there."""
 
     A: Any
     B: Any

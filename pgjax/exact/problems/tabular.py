@@ -63,7 +63,7 @@ def two_state_behaviour() -> Array:
 def chain5() -> TabularMDP:
     """Build a chain of five states: moving forward pays at its end, moving back pays a little at once.
 
-    Action 0 moves forward and action 1 back to the start; with probability 0.2 the other one happens.
+    Action 0 moves forward and action 1 back to the start; with probability 0.2 the effect is that of the other one.
     Forward in the last state pays 10, back pays 2 anywhere.
 
     Returns:

@@ -31,7 +31,7 @@ class AffinePair:
     """The coefficients of an estimator A_t = δ + c A_{t+1}, Y_t = score (e + f A_{t+1}) + k Y_{t+1}.
 
     Shapes: behaviour [S, A]; score [S, A, P]; delta, carry, offset, slope, decay [S, A, S]. If the process has a
-    horizon, the coefficients start with a time axis [H], and the score may. `gpomdp_pair` and its kin build them.
+    horizon, the coefficients start with a time axis [H], and the score may. `gpomdp_pair` and others build them.
 
     Args:
         behaviour: [S, A] float, the policy that collects the data.

@@ -113,7 +113,7 @@ def reinforce_moments(
         ValueError: if shapes do not fit the process or mdp has no horizon.
 
     Properties:
-        The mean is the gradient of the objective whatever the baseline is.
+        The mean is the gradient of the objective for every baseline.
 
     References:
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.

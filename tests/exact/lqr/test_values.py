@@ -132,12 +132,12 @@ def test_the_riccati_gain_with_a_horizon_is_that_of_the_first_step():
 
 def test_stability_is_that_of_the_discounted_system():
     """The cost is finite where √γ ρ < 1: also for ρ > 1, but not wherever γ ρ < 1."""
-    for drift, stable in ((0.99, True), (1.05, True), (-1.05, True), (1.11, True), (1.12, False), (1.15, False)):
+    for drift, stable in ((0.99, True), (1.05, True), (-1.05, True), (1.1, True), (1.12, False), (1.15, False)):
         lqr, gain = single(drift, 0.81)
         got = numpy(truths(lqr, gain))
         assert bool(got["stable"]) == stable
         if stable:
-            close(got["cost"], loop_cost(lqr, gain, 30_000)[0], rtol=1e-9)
+            close(got["cost"], loop_cost(lqr, gain, 1500)[0], rtol=1e-9)
             close(got["cost_gradient"], got["autodiff"], rtol=1e-9)
             exact.lqr.check_stable(lqr, gain)
         else:
