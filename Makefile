@@ -54,7 +54,7 @@ test-newest: install ## a short selection of the tests under the newest interpre
 	else $(MAKE) --no-print-directory install VENV=.venv-$$minor PYTHON="$${newest#* }" && \
 		.venv-$$minor/bin/python -m pytest -n $(WORKERS) -q $(SHORT) $(PYTEST_ARGS); fi
 
-coverage: install ## the default tests with line coverage: what no test reaches is listed, and less than the floor is an error
+coverage: install ## the default tests with line coverage: the lines that no test reaches are listed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 mutants: install ## plant faults, see the tests go red (ROOM=... or SINCE=commit for some; DOCS=1 writes the page of the docs anew)

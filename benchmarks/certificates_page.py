@@ -1,5 +1,6 @@
 """The page of the documentation that shows the certificates, written from their figures as they stand in the JSON."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,7 +102,8 @@ def _biases(certificates: Sequence[Figures], order: Sequence[str]) -> str:
     found = {(c["estimator"], c["problem"]): c for c in certificates}
     claims = {c["estimator"]: c["claim"] or "nothing" for c in certificates}
     columns: list[tuple[str, Callable[[str], str]]] = [("Estimator", str), ("claims", claims.__getitem__)]
-    columns += [(problem, lambda name, p=problem: _bias(found.get((name, p)))) for problem in problems]
+    for problem in problems:
+        columns.append((problem, functools.partial(lambda problem, name: _bias(found.get((name, problem))), problem)))
     return table(columns, [name for name in order if name in claims], left=2) if problems else ""
 
 
