@@ -115,9 +115,9 @@ def n_step_returns(
     for bit in bin(min(n, horizon))[:1:-1]:
         if bit == "1":
             total_u = total_u + weigh(total_w, _ahead(u, done_steps))
-            total_w = total_w * _ahead(w, done_steps)
+            total_w = weigh(total_w, _ahead(w, done_steps))
             done_steps += span
-        u, w = u + weigh(w, _ahead(u, span)), w * _ahead(w, span)
+        u, w = u + weigh(w, _ahead(u, span)), weigh(w, _ahead(w, span))
         span *= 2
     return total_u + weigh(total_w, _ahead(next_value, done_steps - 1))
 
