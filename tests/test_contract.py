@@ -41,7 +41,6 @@ NOT_PLAIN = {
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",
     "distributions.sample_action": "distributions",
-    "rollout.apply_policy": "a policy",
 }
 # Not compiled by themselves.
 NOT_COMPILED = {

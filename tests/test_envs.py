@@ -277,3 +277,12 @@ def test_distrax_distributions_act() -> None:
     normal = lambda p, o: distrax.Normal(o, 1.0)  # noqa: E731  one log-probability for each component
     with pytest.raises(ValueError, match=r"^the log_prob that policy gives must be one number for each environment"):
         collect(probes.TERMINATES, policy=normal)
+
+
+def test_the_parameters_of_one_environment_are_taken_out_of_rows() -> None:
+    env, env_params = gymnax.make("CartPole-v1")
+    rows = env_params.replace(gravity=jnp.array([9.8, 1.6, 3.7]))
+    one = pg.envs.single_params(env, rows)
+    assert float(one.gravity) == pytest.approx(9.8)
+    assert jax.tree.map(jnp.ndim, one) == jax.tree.map(jnp.ndim, env_params)
+    assert pg.envs.single_params(env, None) == env.default_params

@@ -9,9 +9,8 @@ from pgjax import _checks
 from pgjax._types import Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import log_prob_of
 from pgjax.returns import bootstrap_values
-from pgjax.rollout import apply_policy
 from pgjax.rollout._episodes import restarted
-from pgjax.rollout.policies import unroll
+from pgjax.rollout.policies import apply_policy, unroll
 
 Array = jax.Array
 

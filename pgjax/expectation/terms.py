@@ -13,7 +13,7 @@ from pgjax.expectation.sampling import parts, rows_of
 Array = jax.Array
 stop = jax.lax.stop_gradient
 
-__all__ = ["bind", "control_gradient", "gradient_only", "through", "weighted"]
+__all__ = ["bind", "control_gradient", "gradient_only", "through"]
 
 
 def gradient_only(x: Any) -> Array:

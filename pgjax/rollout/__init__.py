@@ -2,7 +2,6 @@
 
 from pgjax.rollout.collect import init_rollout, rollout
 from pgjax.rollout.evaluation import Evaluation, evaluate
-from pgjax.rollout.policies import apply_policy as apply_policy
 from pgjax.rollout.policies import unroll_policy
 
 __all__ = [

@@ -7,7 +7,8 @@ import pytest
 
 import pgjax as pg
 from certify.suite import chosen, close, problem_of, two_state
-from pgjax import exact
+from pgjax import certify, exact
+from pgjax.certify.candidates.candidate import candidate_of
 from pgjax.certify.certificate import VarianceTerms
 
 
@@ -128,3 +129,22 @@ def test_bad_arguments_are_refused_by_name():
         exact.certify(pg.gpomdp, bandit, grup_size=2)
     assert isinstance(exact.certify(pg.gpomdp, bandit, terms=True).terms, VarianceTerms)
     assert not chosen("all-action, exact critic")[0].fits(problem_of("scalar_lqr"))
+
+
+def test_time_in_the_state_ends_every_episode_with_the_last_step() -> None:
+    mdp, base = certify.in_time(exact.two_state(), 2)
+    assert len(base) == mdp.num_states
+    np.testing.assert_allclose(np.asarray(mdp.transition).sum(-1), 1.0)
+    after = mdp.initial
+    for _ in range(2):
+        after = np.einsum("s,sat->t", after, np.asarray(mdp.transition)) / mdp.num_actions
+    assert after[np.asarray(exact.terminal_states(mdp))].sum() == pytest.approx(1.0)
+
+
+def test_a_table_is_a_policy_and_an_estimator_by_itself_a_candidate() -> None:
+    table = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_allclose(certify.table_policy(table, jnp.eye(2)).logits, table)
+    found = candidate_of(pg.reinforce)
+    assert (found.name, found.claim, found.group_size) == ("reinforce", "discounted", 1)
+    assert candidate_of(found) is found
+    assert candidate_of(pg.reinforce, 2).group_size == 2

@@ -260,3 +260,26 @@ def test_control_gradient_of_a_known_square() -> None:
 def test_taken_is_a_pytree_of_actions() -> None:
     assert jax.tree.leaves(taken(1, 2)) == [1, 2]
     assert jax.tree.leaves(taken(1)) == [1]
+
+
+def test_a_law_of_independent_numbers_draws_and_integrates_each() -> None:
+    sign = laws.independent(
+        "sign", lambda key, shape, dtype: jax.random.rademacher(key, shape, dtype),
+        lambda n: (np.array([-1.0, 1.0]), np.array([0.5, 0.5])), size=2,
+    )  # fmt: skip
+    d = pg.Normal(jnp.zeros((3, 2)), 1.0)
+    assert set(np.unique(sign.draw(jax.random.key(0), d, {}))) <= {-1.0, 1.0}
+    noise, weights = sign.nodes(pg.Normal(jnp.zeros(2), 1.0), None, {})
+    assert noise.shape == (4, 2)
+    np.testing.assert_allclose(weights, 0.25)
+    np.testing.assert_allclose(weights @ noise[:, 0], 0.0)
+
+
+def test_many_draws_lead_and_their_nodes_are_every_combination() -> None:
+    law, options = laws.many(laws.uniform), {"num_samples": 3}
+    draws = law.draw(jax.random.key(0), pg.Normal(jnp.zeros((5, 2)), 1.0), options)
+    assert draws.shape == (3, 5, 2)
+    assert len(np.unique(draws)) == 30
+    noise, weights = law.nodes(pg.Normal(jnp.zeros(1), 1.0), 4, options)
+    assert noise.shape == (len(weights), 3, 1)
+    np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-12)

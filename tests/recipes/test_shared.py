@@ -1,0 +1,102 @@
+"""What recipes share, function by function: counting, hyper-parameters, functions from a model, normalised ones."""
+
+import types
+from typing import Any, NamedTuple
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax as pg
+from pgjax import recipes
+
+
+class Two(NamedTuple):
+    """Two hyper-parameters, one of which may be switched off."""
+
+    learning_rate: Any = 0.5
+    value_clip: Any = None
+
+
+def test_updates_are_counted_whole() -> None:
+    assert recipes.count_updates(100, num_envs=4, num_steps=8) == 3
+    with pytest.raises(ValueError, match=r"^total_steps must allow one update of num_envs \* num_steps = 32 steps"):
+        recipes.count_updates(31, num_envs=4, num_steps=8)
+    with pytest.raises(ValueError, match=r"^num_envs must be at least 1, got 0"):
+        recipes.count_updates(31, num_envs=0, num_steps=8)
+
+
+def test_a_divisor_is_asked_for_by_name() -> None:
+    recipes.require_divisor("num_minibatches", 4, 12)
+    with pytest.raises(ValueError, match=r"^num_minibatches=5 must divide the 12 rows"):
+        recipes.require_divisor("num_minibatches", 5, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "message"),
+    [
+        ("discount", 99.0, r"^discount must lie in \[0, 1\], got 99.0"),
+        ("lam", 95, r"^lam must lie in \[0, 1\], got 95.0"),
+        ("clip", -0.2, r"^clip must lie in \(0, inf\], got -0.2"),
+        ("entropy_coef", float("nan"), "^entropy_coef must not be NaN"),
+        ("discount", np.ones(2), "^discount must be a scalar"),
+    ],
+)
+def test_hyper_parameters_out_of_range_are_refused(name: str, x: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipes.check_hyper({name: x})
+
+
+def test_hyper_parameters_are_filled_in_and_traced() -> None:
+    assert recipes.check_hyper({"discount": 1, "value_clip": None})["value_clip"] is None
+    hyper = recipes.traced(Two, {"learning_rate": 1})
+    assert isinstance(hyper, Two)
+    assert isinstance(hyper.learning_rate, jax.Array)
+    assert hyper.value_clip is None
+    assert float(recipes.traced(Two, {}).learning_rate) == 0.5
+    with pytest.raises(TypeError, match=r"^unknown hyper-parameter learnin_rate; this recipe has"):
+        recipes.traced(Two, {"learnin_rate": 1.0})
+
+
+def test_the_return_is_unknown_until_every_environment_has_finished_an_episode() -> None:
+    state = types.SimpleNamespace(episode_return=jnp.array([2.0, jnp.nan, 4.0, jnp.nan]))
+    metrics = recipes.episode_metrics(state)
+    assert np.isnan(metrics["episode_return"])
+    assert float(metrics["finished"]) == 0.5
+    metrics = recipes.episode_metrics(types.SimpleNamespace(episode_return=jnp.array([2.0, 5.0])))
+    assert (float(metrics["episode_return"]), float(metrics["finished"])) == (3.5, 1.0)
+
+
+def test_functions_are_taken_as_they_are_or_made_of_a_model() -> None:
+    env, env_params = gymnax.make("CartPole-v1")
+    policy = lambda params, obs: pg.Categorical(obs @ params)  # noqa: E731
+    value = lambda params, obs: obs @ params[:, 0]  # noqa: E731
+    given = recipes.as_functions(
+        env, env_params, num_envs=2, policy=policy, value=value, init_params=lambda key: jnp.ones((4, 2))
+    )
+    assert given.policy is policy
+    assert given.init_params(jax.random.key(0), jnp.zeros((2, 4)), None).shape == (4, 2)
+    made = recipes.as_functions(env, env_params, num_envs=2)
+    params = jax.eval_shape(made.init_params, jax.random.key(0), jnp.zeros((2, 4)), None)
+    assert jax.eval_shape(lambda p, obs: made.policy(p, obs).logits, params, jnp.zeros((2, 4))).shape == (2, 2)
+    with pytest.raises(TypeError, match=r"^value must be a function, got NoneType; policy, init_params, value"):
+        recipes.as_functions(env, env_params, num_envs=2, policy=policy, init_params=lambda key: 1.0)
+
+
+def test_normalised_functions_standardise_what_they_see_and_start_from_the_identity() -> None:
+    plain = recipes.Functions(
+        lambda w, obs: pg.Categorical(obs @ w), lambda w, obs: obs @ w[:, 0], lambda key, obs, memory: jnp.eye(2), None
+    )
+    functions = recipes.normalized(plain)
+    obs = jnp.array([[1.0, 4.0], [3.0, 8.0]])
+    params = functions.init_params(jax.random.key(0), obs, None)
+    np.testing.assert_allclose(functions.policy(params, obs).logits, plain.policy(jnp.eye(2), obs).logits, rtol=1e-6)
+    moved = params._replace(statistics=pg.envs.update_statistics(params.statistics, obs))
+    np.testing.assert_allclose(functions.value(moved, obs), [-1.0, 1.0], rtol=1e-5)
+
+
+def test_time_and_environments_change_places() -> None:
+    x = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(recipes.swap_time({"x": x})["x"], x.T)
