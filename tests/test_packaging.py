@@ -81,6 +81,7 @@ TOOLS = {
     "myst-parser": "extensions",
     "ipykernel": "runs the notebooks",
     "nbclient": "make notebooks",
+    "equinox": "docs/policies.md, whose code is tested",
 }
 FOLDERS = {"bench": ["benchmarks"], "test": ["tests", "conftest.py"]}  # who uses an extra, if not anybody
 
