@@ -13,7 +13,8 @@ from pgjax.recipes import ppo, reinforce
 def test_ppo_solves_cartpole_in_half_a_million_steps():
     """Interquartile mean over 8 seeds of the training return: 500 at the end, at least 495 over the last tenth."""
     train = ppo.make_train(*gymnax.make("CartPole-v1"), num_envs=4, num_steps=128, total_steps=500_000)
-    _, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 8))
+    run = jax.jit(jax.vmap(lambda key: train(key, learning_rate=2.5e-4)))
+    _, metrics = run(jax.random.split(jax.random.key(0), 8))
     returns = np.asarray(metrics["episode_return"])
     print("training return, 8 seeds:", returns[:, -1], returns[:, -returns.shape[1] // 10 :].mean(1))
     late = np.sort(returns[:, -returns.shape[1] // 10 :].mean(1))[2:6].mean()
@@ -46,3 +47,27 @@ def test_reinforce_with_a_baseline_solves_cartpole_with_2048_environments():
         num_episodes=256,
     )  # fmt: skip
     assert result.episode_return.mean() > 475
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "head", "settings", "hyper", "least"),
+    [
+        ("CartPole-v1", None, {}, {}, 475),
+        ("Acrobot-v1", None, {}, {}, -95),
+        ("Pendulum-v1", "normal", {"normalize_rewards": True}, {"discount": 0.95}, -250),
+        ("Pendulum-v1", "tanh_normal", {"normalize_rewards": True}, {"discount": 0.95}, -250),
+        ("Pendulum-v1", "beta", {}, {"discount": 0.9}, -250),
+    ],
+)
+def test_ppo_learns_with_its_defaults_and_the_settings_that_the_documentation_names(name, head, settings, hyper, least):
+    """A million steps, one seed; actions are sampled, not greedy."""
+    env, env_params = gymnax.make(name)
+    model = pg.networks.default_actor_critic(env, env_params, head=head)
+    recipe = ppo.make_train(env, env_params, model=model, **settings)
+    state, _ = recipe(jax.random.key(0), **hyper)
+    result = pg.evaluate(
+        jax.random.key(1), state.params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=64
+    )
+    print(name, head, "return:", result.episode_return.mean())
+    assert result.episode_return.mean() > least

@@ -17,7 +17,7 @@ from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, 
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 2.5e-4  # of Adam
+    learning_rate: Number = 1e-3  # of Adam
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.95  # λ of the advantage
     clip: Number = 0.2  # ε of the ratio
@@ -45,9 +45,9 @@ def make_train(
     env: Any,
     env_params: Any,
     *,
-    num_envs: int = 2048,
+    num_envs: int = 64,
     num_steps: int = 32,
-    total_steps: int = 2**21,
+    total_steps: int = 1_000_000,
     num_epochs: int = 4,
     num_minibatches: int = 4,
     model: Any = None,
