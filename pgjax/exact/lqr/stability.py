@@ -63,9 +63,6 @@ def check_stable(lqr: LQRRecord, gain: Array) -> None:
         lqr: the problem, an `LQR`.
         gain: [m, n] float, K, concrete.
 
-    Returns:
-        None.
-
     Raises:
         TypeError: if gain is not floating.
         ValueError: if gain has not shape [m, n], or does not stabilise the discounted system.
