@@ -245,7 +245,8 @@ def test_a_wrong_shape_is_seen(name: str, old: str, new: str) -> None:
 
     wrong.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     wrong.__doc__ = (function.__doc__ or "").replace(old, new)
-    assert claimed_shapes.disagreements(wrong, case.args, case.kwargs, result_shapes(name, case), SIZES)
+    given = {**case.kwargs, **case.static}
+    assert claimed_shapes.disagreements(wrong, case.args, given, result_shapes(name, case), SIZES)
 
 
 def test_a_missing_docstring_is_rejected() -> None:

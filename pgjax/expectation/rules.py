@@ -163,7 +163,7 @@ def rule(**laws: Any) -> Callable[[Callable[..., Array]], Rule]:
         A decorator that gives a `Rule`.
 
     Raises:
-        TypeError: if a law is none.
+        TypeError: if a law is no `Law`.
 
     Properties:
         The order of the laws is the order in which the key is split.

@@ -48,7 +48,7 @@ def certify(estimator: Tried, problem: Any, **options: Any) -> Certificate:
         The certificate.
 
     Raises:
-        TypeError: if estimator is neither an estimator nor a candidate nor a rule, or there is no such option.
+        TypeError: if estimator is no estimator, or there is no such option.
         ValueError: if the method does not exist or is not possible, or if the estimator depends on the other
             trajectories of its batch and no group_size says on how many.
 
@@ -111,7 +111,7 @@ def certify_all(
         The certificates, in the order of the estimators: a tuple whose `print` compares them.
 
     Raises:
-        TypeError: if one of them is neither an estimator nor a candidate nor a rule.
+        TypeError: if one of them is no estimator.
         ValueError: if the method does not exist or is not possible, if an estimator depends on the other trajectories
             of its batch and its group size is 1, or if a rule meets trajectories or an estimator a distribution.
     """

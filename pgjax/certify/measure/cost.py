@@ -24,7 +24,7 @@ def measure_cost(estimator: Estimator | Candidate, problem: Any, trajectory: Tra
 
     Args:
         estimator: an estimator or a candidate.
-        problem: what the arguments of the candidate are taken from, as in `certify`.
+        problem: the problem that the trajectory is from.
         trajectory: the batch, for instance from `sample_trajectories`.
 
     Returns:
