@@ -108,7 +108,7 @@ def train(
     Shapes: metrics NumPy arrays [every], fewer in the last report if every does not divide what is left.
 
     Args:
-        recipe: what to train, from a `make_train`.
+        recipe: what to train, from a ``make_train``.
         state: from recipe.init, from a report, or read back from a file. With leading axes, as
             jax.vmap(recipe.init) gives it, the runs go side by side and metrics are [every, *axes].
         every: updates in one compiled program, at least 1.

@@ -8,7 +8,7 @@ from pgjax.certify.certificate.record import Certificate
 
 
 class Certificates(tuple[Certificate, ...]):
-    """Certificates of several estimators on one problem; `print` gives a table and compares them with the best."""
+    """Certificates of several estimators on one problem; ``print`` gives a table and compares them with the best."""
 
     __slots__ = ()
 

@@ -55,7 +55,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """The bias and the variance of an estimator on a problem; `print` says what they mean.
+    """The bias and the variance of an estimator on a problem; ``print`` says what they mean.
 
     Directions are those of the objective: ascent for the discounted return, and the gradient of E f for a rule.
 

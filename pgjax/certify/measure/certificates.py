@@ -31,7 +31,7 @@ def certify(estimator: Tried, problem: Any, **options: Any) -> Certificate:
     The estimator itself runs on trajectories of the problem. Where they can be listed, all of them, or all groups of
     K of them, are: mean and covariance are then sums, without noise. Otherwise they are rolled out, and
     the bias is tested. Without end of the trajectories, the moments come from a recursion, if the candidate has one.
-    A rule is applied to every node of its noise, or to samples of it. `print` says what the certificate means.
+    A rule is applied to every node of its noise, or to samples of it. ``print`` says what the certificate means.
 
     Shapes: P parameters; see `Certificate`.
 
@@ -108,7 +108,7 @@ def certify_all(
         cost_batch: the batch on which to measure the cost, or None not to; endless trajectories have none.
 
     Returns:
-        The certificates, in the order of the estimators: a tuple whose `print` compares them.
+        The certificates, in the order of the estimators: a tuple whose ``print`` compares them.
 
     Raises:
         TypeError: if one of them is no estimator.
