@@ -161,7 +161,7 @@ def vtrace_actor_critic(
         >>> trajectory = pg.Trajectory(
         ...     x[..., None], no.astype(int), x, x[..., None], ~no, no, jnp.log(0.5 * x), no.astype(int))
         >>> grads, info = pg.vtrace_actor_critic(
-        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs * logits),
+        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs @ logits[None]),
         ...     value=lambda params, obs: 0.0 * obs[..., 0], discount=0.9)
         >>> print(grads)
         [-1.  1.]

@@ -67,7 +67,7 @@ def ppo_objective(
         >>> x, no = jnp.ones(2), np.zeros(2, bool)
         >>> rows = pg.Trajectory(x[:, None], no.astype(int), x, x[:, None], no, no, jnp.log(0.5 * x), no.astype(int))
         >>> loss, metrics = pg.ppo_objective(
-        ...     jnp.zeros(2), rows, policy=lambda logits, obs: pg.Categorical(obs * logits),
+        ...     jnp.zeros(2), rows, policy=lambda logits, obs: pg.Categorical(obs @ logits[None]),
         ...     value=lambda params, obs: 0.0 * obs[..., 0], advantage=x, value_target=x)
         >>> print(loss, metrics["log_ratio"])
         [-0.75 -0.75] [0. 0.]
@@ -153,7 +153,7 @@ def ppo(
         >>> trajectory = pg.Trajectory(
         ...     x[..., None], no.astype(int), x, x[..., None], ~no, no, jnp.log(0.5 * x), no.astype(int))
         >>> grads, info = pg.ppo(
-        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs * logits),
+        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs @ logits[None]),
         ...     value=lambda params, obs: 0.0 * obs[..., 0], discount=0.9, standardized=False)
         >>> print(grads)
         [-1.  1.]

@@ -71,7 +71,7 @@ def control_variate(
         >>> x, no = jnp.ones((2, 1)), np.zeros((2, 1), bool)
         >>> trajectory = pg.Trajectory(x[..., None], no.astype(int), x, x[..., None], no, no, x, no.astype(int))
         >>> grads, _ = pg.control_variate(
-        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs * logits), advantage=x,
+        ...     jnp.zeros(2), trajectory, policy=lambda logits, obs: pg.Categorical(obs @ logits[None]), advantage=x,
         ...     critic=lambda obs, action: jnp.where(action == 0, 1.0, 0.0) * obs[..., 0], rule=enumerated)
         >>> print(grads)
         [-0.5  0.5]

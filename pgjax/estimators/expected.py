@@ -68,7 +68,7 @@ def expected_gradient(
         >>> from pgjax.expectation import enumerated
         >>> x, no = jnp.ones((2, 1)), np.zeros((2, 1), bool)
         >>> trajectory = pg.Trajectory(x[..., None], no.astype(int), x, x[..., None], no, no, x, no.astype(int))
-        >>> policy = lambda logits, obs: pg.Categorical(obs * logits)
+        >>> policy = lambda logits, obs: pg.Categorical(obs @ logits[None])
         >>> critic = lambda obs, action: jnp.where(action == 0, 1.0, 0.0) * obs[..., 0]
         >>> print(pg.expected_gradient(jnp.zeros(2), trajectory, policy=policy, critic=critic, rule=enumerated)[0])
         [-0.5  0.5]
@@ -141,7 +141,7 @@ def sampled_gradient(
         >>> from pgjax.expectation import score_function
         >>> x, no = jnp.ones((2, 1)), np.zeros((2, 1), bool)
         >>> trajectory = pg.Trajectory(x[..., None], no.astype(int), x, x[..., None], no, no, x, no.astype(int))
-        >>> policy = lambda logits, obs: pg.Categorical(obs * logits)
+        >>> policy = lambda logits, obs: pg.Categorical(obs @ logits[None])
         >>> print(pg.sampled_gradient(jnp.zeros(2), trajectory, policy=policy, rule=score_function, earned=x)[0])
         [-1.  1.]
 
