@@ -3,13 +3,14 @@
 The faults themselves are planted by `make mutants`.
 """
 
+import functools
 import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from mutants.run import PAGE, Fault, Worker, confirmed, lists, load, mistake, page, plant
+from mutants.run import PAGE, Fault, Outcome, Record, Worker, confirmed, lists, load, mistake, page, plant
 
 FAULTS = [fault for path in lists() for fault in load(path)]
 
@@ -84,6 +85,23 @@ def test_a_test_that_is_red_anyway_catches_nothing(small: Worker) -> None:
     assert outcome.verdict == "caught"
     assert confirmed([outcome], small)[0].verdict == "broken"
     assert "**broken**" in page([planted], confirmed([outcome], small))
+
+
+def test_what_was_caught_is_planted_again_only_once_something_has_changed(tmp_path) -> None:
+    (tmp_path / "double.py").write_text("2 * x")
+    (tmp_path / "test_double.py").write_text("")
+    open_record = functools.partial(Record, tmp_path / "out/record.json", root=tmp_path)
+    planted, outcome = fault("3 * x"), Outcome("caught", "test_double.py::test_two", 1.0)
+    open_record().put(planted, outcome)
+    again = open_record()
+    assert again.get(planted) == outcome
+    assert again.get(fault("4 * x")) is None
+    assert open_record(fresh=True).get(planted) is None
+    (tmp_path / "test_double.py").write_text("pass")
+    assert again.get(planted) is None
+    again.put(planted, outcome)
+    again.put(planted, Outcome("survived", "test_double.py", 1.0))
+    assert open_record().get(planted) is None
 
 
 def test_the_command_refuses_to_write_the_page_for_a_part() -> None:

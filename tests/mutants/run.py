@@ -1,19 +1,24 @@
 """Plant one fault at a time in the library and see that the tests it names go red.
 
-    python tests/mutants/run.py [LIST ...] [--changed-since COMMIT] [--workers N] [--docs]
+    python tests/mutants/run.py [LIST ...] [--changed-since COMMIT] [--workers N] [--fresh] [--docs]
 
 The faults are exact replacements, listed by room in the TOML files beside this script. A fault is *caught* if the tests
 fail with it, and the test that failed passes without it. Faults that no test can see are listed with the reason, and
 are not run. The exit status is 0 if every fault is caught.
+
+A run may be stopped and taken up again: faults that were caught are remembered in out/mutants.json, and planted again
+once their file or their tests have changed.
 """
 
 import argparse
+import hashlib
 import json
 import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Iterable
@@ -28,6 +33,7 @@ from mutants.worker import LIBRARIES
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs/mutants.md"
+RECORD = ROOT / "out/mutants.json"
 
 
 class Fault(NamedTuple):
@@ -140,20 +146,56 @@ def plant(fault: Fault, worker: Worker, limit: float) -> Outcome:
     return Outcome("broken", f"pytest ended with {status}: {tail}", seconds)  # the tests did not even start
 
 
-def run(faults: list[Fault], num_workers: int, limit: float) -> list[Outcome]:
-    """Plant every fault, several at a time; print a line for each as it ends."""
+def fingerprint(fault: Fault, root: Path) -> str:
+    """What a verdict depends on: the entry, the file that it changes and the files of its tests."""
+    paths = [root / name for name in (fault.file, *(test.partition("::")[0] for test in fault.tests))]
+    files = [f for path in paths for f in (sorted(path.rglob("*.py")) if path.is_dir() else [path]) if f.is_file()]
+    text = "\0".join([repr(fault), *(f.read_text() for f in files)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Record:
+    """The faults that were caught, by fingerprint, in a file that is written as each of them ends."""
+
+    def __init__(self, path: Path, *, fresh: bool = False, root: Path = ROOT):
+        self.path, self.root, self.lock = path, root, threading.Lock()
+        self.known = json.loads(path.read_text()) if path.exists() and not fresh else {}
+
+    def get(self, fault: Fault) -> Outcome | None:
+        row = self.known.get(fingerprint(fault, self.root))
+        return Outcome(*row) if row else None
+
+    def put(self, fault: Fault, outcome: Outcome) -> None:
+        """Remember what is caught, and forget what is not."""
+        with self.lock:
+            if outcome.verdict == "caught":
+                self.known[fingerprint(fault, self.root)] = outcome
+            else:
+                self.known.pop(fingerprint(fault, self.root), None)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.known, indent=1))
+
+
+def run(faults: list[Fault], num_workers: int, limit: float, record: Record) -> list[Outcome]:
+    """Plant every fault that is not known to be caught, several at a time; print a line for each as it ends."""
+    known = [record.get(fault) for fault in faults]
+    if count := sum(outcome is not None for outcome in known):
+        print(f"{count} of {len(faults)} were caught before and nothing has changed; --fresh plants them again")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         free: queue.Queue[Worker] = queue.Queue()
         workers = [Worker(copy_of_the_tree(Path(folder) / str(i))) for i in range(num_workers)]
         for worker in workers:
             free.put(worker)
 
-        def one(fault: Fault) -> Outcome:
+        def one(fault: Fault, known: Outcome | None) -> Outcome:
+            if known is not None:
+                return known
             worker = free.get()
             try:
                 outcome = plant(fault, worker, limit)
             finally:
                 free.put(worker)
+            record.put(fault, outcome)
             print(f"{outcome.verdict:10s} {outcome.seconds:5.0f} s  {fault.file}: {fault.note}", flush=True)
             if outcome.verdict in ("survived", "broken"):
                 print(f"{'':20s}{outcome.by}", flush=True)
@@ -161,8 +203,12 @@ def run(faults: list[Fault], num_workers: int, limit: float) -> list[Outcome]:
 
         try:
             with ThreadPoolExecutor(num_workers) as pool:
-                outcomes = list(pool.map(one, faults))
-            return confirmed(outcomes, workers[0])
+                outcomes = list(pool.map(one, faults, known))
+            new = [i for i, outcome in enumerate(known) if outcome is None]
+            for i, outcome in zip(new, confirmed([outcomes[i] for i in new], workers[0]), strict=True):
+                outcomes[i] = outcome
+                record.put(faults[i], outcome)
+            return outcomes
         finally:
             for worker in workers:
                 worker.close()
@@ -230,6 +276,7 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=2, help="how many faults at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a run counts as caught")
+    parser.add_argument("--fresh", action="store_true", help="plant the faults that were caught before again")
     parser.add_argument("--docs", action="store_true", help="write docs/mutants.md anew; only for all lists")
     options = parser.parse_args()
     if options.docs and (options.lists or options.changed_since):
@@ -240,7 +287,7 @@ def main() -> int:
         changed = changed_since(options.changed_since)
         mine = lambda f: {f.file, f"tests/mutants/{f.room}.toml", *(t.partition("::")[0] for t in f.tests)}  # noqa: E731
         faults = [fault for fault in faults if mine(fault) & changed]
-    outcomes = run(faults, options.workers, options.limit) if faults else []
+    outcomes = run(faults, options.workers, options.limit, Record(RECORD, fresh=options.fresh)) if faults else []
     print()
     print(summary(faults, outcomes))
     bad = [(f, o) for f, o in zip(faults, outcomes, strict=True) if o.verdict in ("survived", "broken")]
