@@ -101,7 +101,9 @@ def _evaluate_where(mask: Array, params: Params, obs: Any, values: Array, value:
 
     def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         remaining, flat = carry
-        (index,) = jnp.nonzero(remaining, size=block, fill_value=size)
+        # The first rows that remain. It compiles and runs in less time than nonzero, whose cumulative sums are many.
+        found, index = jax.lax.top_k(remaining.astype(jnp.float32), block)
+        index = jnp.where(found > 0, index, size)
         picked = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), rows)
         flat = flat.at[index].set(value(params, picked).astype(flat.dtype), mode="drop")
         return remaining.at[index].set(False, mode="drop"), flat
