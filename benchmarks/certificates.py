@@ -1,7 +1,7 @@
 """Certify every estimator and every rule of the library on every problem of the suite: bias, variance, cost, meaning.
 
-Writes certificates.json, certificates.md and five figures. With --docs the page and the figures of the documentation
-are written anew as well. With --fast a few candidates and problems, in seconds: what a test runs.
+Writes certificates.json, certificates.md, which_estimator.md and five figures. With --docs the pages and the figures
+of the documentation are written anew as well. With --fast a few candidates and problems, in seconds: what a test runs.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 from certificates_figures import draw_all
 from certificates_page import page
 from common import quick_to_compile, setting, write_json
+from which_estimator import page as page_of_choice
 
 from pgjax import exact
 
@@ -202,11 +203,15 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [c.as_dict() for c in certificates]
     write_json(options.out / "certificates.json", {"figures": figures, "certificates": rows})
     shown = {c.estimator for c in certificates}
-    references = {c.name: c.reference for c in exact.registry() if c.name in shown}
+    candidates = [c for c in exact.registry() if c.name in shown]
+    references = {c.name: c.reference for c in candidates}
+    needs = {c.name: c.needs or () for c in candidates}
     text = page(rows, setting(), references=references)
+    choice = page_of_choice(rows, setting(), needs=needs, references=references)
     for folder in [options.out, *([options.docs] if options.docs else [])]:
         draw_all(figures, {name: COMPARED[name] for name in size.compared}, folder / "certificates")
         (folder / "certificates.md").write_text(text)
+        (folder / "which_estimator.md").write_text(choice)
     print(f"{len(certificates)} certificates in {time.perf_counter() - start:.0f} s; see {options.out}", flush=True)
 
 

@@ -11,6 +11,7 @@ from pgjax import exact
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import which_estimator  # noqa: E402
 from certificates_page import page  # noqa: E402
 
 SETTING = {"processor": "p", "device": "d", "python": "3", "jax": "0", "pgjax": "0", "date": "today"}
@@ -114,3 +115,42 @@ def test_the_page_of_the_documentation_is_whole_and_true():
     for row in biases[1:]:
         for problem, cell in zip(header[2:], row[2:], strict=True):
             assert not (row[1] == "discounted" and cell not in ("–", "**0**", "**0?**")), (row[0], problem)
+
+
+def test_the_choice_shows_bias_and_variance_relative_to_the_plain_estimator():
+    names = ("REINFORCE", "REINFORCE without γ^t", "likelihood ratio", "REINFORCE, mean with self")
+    rules = ("score function", "Gumbel-softmax", "enumerated")
+    certificates = [
+        *exact.certify_all(chosen(*names), problem_of("softmax_bandit"), cost_batch=8),
+        *exact.certify_all(chosen(*names[:3]), problem_of("two_state"), cost_batch=8),
+        *exact.certify_all(chosen(*rules), problem_of("one-hot"), num_trajectories=2000),
+    ]
+    candidates = chosen(*names, *rules)
+    text = which_estimator.page(
+        [c.as_dict() for c in certificates], SETTING,
+        needs={c.name: c.needs for c in candidates}, references={c.name: c.reference for c in candidates},
+    )  # fmt: skip
+    ((header, rows),) = tables(text)["Trajectories"]
+    found = {row[0]: dict(zip(header, row, strict=True)) for row in rows[1:]}
+    assert (found["REINFORCE"]["bias"], found["REINFORCE"]["variance"]) == ("**0**", "1")
+    by_name = {(c.estimator, c.problem): c for c in certificates}
+    ratios = [
+        by_name["likelihood ratio", problem].trace / by_name["REINFORCE", problem].trace
+        for problem in ("softmax_bandit", "two_state")
+    ]
+    assert figure(found["likelihood ratio"]["variance"]) == pytest.approx(sum(ratios) / 2, rel=6e-3)
+    assert found["likelihood ratio"]["range"] == f"{min(ratios):.3g} to {max(ratios):.3g}"
+    assert float(found["REINFORCE without γ^t"]["bias"]) == pytest.approx(
+        by_name["REINFORCE without γ^t", "two_state"].relative_bias, rel=6e-3
+    )
+    assert found["REINFORCE, mean with self"]["estimates"] == "nothing"
+    ((header, rows),) = tables(text)["E f(x)"]
+    found = {row[0]: dict(zip(header, row, strict=True)) for row in rows[1:]}
+    assert found["enumerated"]["variance"] == "0"
+    assert found["Gumbel-softmax"]["bias"] not in ("**0**", "**0?**")
+
+
+def test_the_page_of_the_choice_names_every_estimator():
+    found = tables((ROOT / "docs" / "which_estimator.md").read_text())
+    listed = [row[0] for ((_, rows),) in found.values() for row in rows[1:]]
+    assert set(listed) == {candidate.name for candidate in exact.registry()}
