@@ -153,13 +153,13 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "sequence_mean": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"length": 1 + d.number()}),
     "exponential_weight": lambda d: Case((d.normal(T, B),), {"temperature": d.number(), "max_weight": 1 + d.number()}),
     "binary_weight": lambda d: Case((d.normal(T, B),)),
-    "softmax_weight": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"temperature": d.number()}, {"axis": 0}),
+    "softmax_weight": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"temperature": d.number()}),
     "top_half": lambda d: Case((d.normal(T, B), d.bools(T, B)), smooth=False),
     "preference_weight": lambda d: Case(
-        (d.bools(T, B), d.bools(T, B)), {"balance": d.uniform()}, {"axis": 0}, smooth=False
+        (d.bools(T, B), d.bools(T, B)), {"balance": d.uniform()}, smooth=False
     ),
     "softmax_temperature_loss": lambda d: Case(
-        (d.normal(T, B), d.bools(T, B)), {"temperature": d.number(), "max_kl": d.number()}
+        (d.normal(T, B), d.bools(T, B)), {"temperature": d.uniform(), "max_kl": d.number()}
     ),
     "kl_constraint_loss": lambda d: Case((d.uniform(T, B),), {"multiplier": d.number(), "max_kl": d.number()}),
     "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),

@@ -197,7 +197,7 @@ def preference_weight(
         accepted: [...] bool, the actions that are preferred, for instance `top_half` of their values.
         mask: [...] bool, the entries that count; None counts all.
         balance: α, in [0, 1], a scalar; 1 learns from what was accepted alone.
-        axis: axes that are counted over, 0 for actions [N, T, ...] drawn in each state; None means all; static.
+        axis: axes that are counted over, 0 for N actions drawn in each state; None means all of them; static.
 
     Returns:
         [...] float, a constant; 0 outside the mask.
