@@ -97,12 +97,9 @@ def _cispo(log_ratio: Any, advantage: Any) -> Any:
     return importance_weighted_loss(log_ratio, advantage, lower=0.8, upper=1.28)
 
 
-def _dual_clip(log_ratio: Any, advantage: Any) -> Any:
-    return ppo_clip_loss(log_ratio, advantage, clip_upper=0.28, dual_clip=3.0)
-
-
 def _gspo(log_ratio: Any, advantage: Any) -> Any:
-    return ppo_clip_loss(sequence_log_ratio(log_ratio), advantage)
+    # Times the length: each advantage meets the mean of the scores, to which its own step adds one part of many.
+    return log_ratio.shape[0] * ppo_clip_loss(sequence_log_ratio(log_ratio), advantage)
 
 
 def _gspo_token(log_ratio: Any, advantage: Any) -> Any:
@@ -122,15 +119,16 @@ def _surrogates() -> list[Candidate]:
     first = [
         ("importance weighting", importance_weighted_loss, "Espeholt et al. (2018)"),
         ("CISPO", _cispo, "MiniMax (2025)"),
-        ("clip-higher with dual clip", _dual_clip, "Yu et al. (2025), Ye et al. (2020)"),
         ("SPO", spo_loss, "Xie et al. (2024)"),
         ("discovered policy optimisation", discovered_loss, "Lu et al. (2022)"),
         ("GSPO-token", _gspo_token, "Zheng et al. (2025)"),
     ]
     return [
         *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=own) for name, f, who in first),
-        entry("GSPO, first step, exact value", _gspo, "Zheng et al. (2025)", None, needs=own),
+        entry(
+            "GSPO times the length, first step, exact value", _gspo, "Zheng et al. (2025)", "gradient",
+            needs=(*own, "equal lengths"),
+        ),
         entry("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
         entry("CISPO, other data, exact value", *first[1][1:], None, needs=other),
-        entry("SPO, other data, exact value", *first[3][1:], None, needs=other),
-    ]
+    ]  # fmt: skip
