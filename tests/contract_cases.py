@@ -155,9 +155,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "binary_weight": lambda d: Case((d.normal(T, B),)),
     "softmax_weight": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"temperature": d.number()}),
     "top_half": lambda d: Case((d.normal(T, B), d.bools(T, B)), smooth=False),
-    "preference_weight": lambda d: Case(
-        (d.bools(T, B), d.bools(T, B)), {"balance": d.uniform()}, smooth=False
-    ),
+    "preference_weight": lambda d: Case((d.bools(T, B), d.bools(T, B)), {"balance": d.uniform()}, smooth=False),
     "softmax_temperature_loss": lambda d: Case(
         (d.normal(T, B), d.bools(T, B)), {"temperature": d.uniform(), "max_kl": d.number()}
     ),

@@ -191,7 +191,9 @@ def test_cold_temperatures_and_large_values_are_finite(temperature: float) -> No
     dual = lambda eta: pg.softmax_temperature_loss(value, mask, temperature=eta, max_kl=0.1)  # noqa: E731
     got, slope = jax.value_and_grad(dual)(jnp.float32(temperature))
     np.testing.assert_allclose(got, 1e6, rtol=1e-6)
-    np.testing.assert_allclose(slope, 0.1 - np.log(2.0) if temperature > 1e-8 else 0.0, rtol=1e-5)  # two of four share it
+    np.testing.assert_allclose(
+        slope, 0.1 - np.log(2.0) if temperature > 1e-8 else 0.0, rtol=1e-5
+    )  # two of four share it
     np.testing.assert_array_equal(pg.softmax_weight(value, mask, temperature=temperature), [0.5, 0.0, 0.0, 0.5, 0.0])
     none = jnp.zeros(5, bool)
     np.testing.assert_array_equal(pg.softmax_weight(value, none, temperature=1.0), 0.0)

@@ -95,9 +95,7 @@ def binary_weight(advantage: Array) -> Array:
 
 
 @compiled("axis")
-def softmax_weight(
-    value: Array, mask: Array | None = None, *, temperature: Array | float, axis: Axis = None
-) -> Array:
+def softmax_weight(value: Array, mask: Array | None = None, *, temperature: Array | float, axis: Axis = None) -> Array:
     """Compute weights in proportion to the exponential of a value, which sum to 1 over the axes named.
 
         w_i = m_i exp(x_i / η) / Σ_j m_j exp(x_j / η)
@@ -154,8 +152,8 @@ def top_half(advantage: Array, mask: Array | None = None) -> Array:
         mask: [...] bool, the entries that count; None counts all.
 
     Returns:
-        [...] bool. Entries that tie with the last one selected are selected too, so that it may be more than half; NaN is
-        kept among them, and shows in what is made of it.
+        [...] bool. Entries that tie with the last one selected are selected too, so that it may be more than half; NaN
+        is kept among them, and shows in what is made of it.
 
     Raises:
         TypeError: if advantage is not floating or mask is not boolean.
