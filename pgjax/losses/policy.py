@@ -35,8 +35,8 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> Array:
 
     Properties:
         Unbiased for whatever objective the weights are unbiased for; with those of a weighted likelihood it is no
-        gradient of the return, and its fixed point is a regularised improvement of the policy that acted. Must not be differentiated twice: the
-        second derivative is not that of the objective.
+        gradient of the return, and its fixed point is a regularised improvement of the policy that acted. Must not be
+        differentiated twice: the second derivative is not that of the objective.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
