@@ -53,7 +53,8 @@ def ppo_objective(
         value_coef: c_v, weight of the critic's loss, per reward unit.
         entropy_coef: c_e, weight of the entropy, per nat; None leaves it out.
         surrogate: surrogate(log_ratio, advantage) -> [T, B], what takes the place of the first term, and of clip, such
-            as `spo_loss`; None means `ppo_clip_loss` with clip.
+            as `spo_loss`; None means `ppo_clip_loss` with clip. It sees every row, behind a mask too: one that looks at
+            whole sequences, `sequence_log_ratio`, needs the mask of their steps, bound with `pg.bind`.
         state: for a recurrent policy, the state that the rollout of these columns started from; rows are then [T, B].
 
     Returns:
