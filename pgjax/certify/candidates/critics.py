@@ -122,12 +122,15 @@ def _surrogates() -> list[Candidate]:
         ("SPO", spo_loss, "Xie et al. (2024)"),
         ("discovered policy optimisation", discovered_loss, "Lu et al. (2022)"),
     ]
+    means = [
+        ("GSPO times the length", _gspo, "Zheng et al. (2025)"),
+        ("GSPO-token", _gspo_token, "Zheng et al. (2025)"),
+    ]
     # Behind the end of a short episode rows have log-ratios too, and a mean over the sequence would hold them.
-    means = [("GSPO times the length", _gspo), ("GSPO-token", _gspo_token)]
     equal = (*own, "equal lengths")
     return [
         *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=own) for name, f, who in first),
-        *(entry(f"{name}, first step, exact value", f, "Zheng et al. (2025)", "gradient", needs=equal) for name, f in means),
+        *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=equal) for name, f, who in means),
         entry("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
         entry("CISPO, other data, exact value", *first[1][1:], None, needs=other),
     ]  # fmt: skip
