@@ -135,6 +135,12 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     # losses
     "policy_gradient_loss": lambda d: Case((d.normal(T, B), d.normal(T, B))),
     "ppo_clip_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"clip": d.number(), "clip_upper": d.number()}),
+    "importance_weighted_loss": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B)), {"lower": d.number(), "upper": 1 + d.number()}
+    ),
+    "spo_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"clip": d.number()}),
+    "discovered_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"alpha": d.number(), "beta": d.number()}),
+    "sequence_log_ratio": lambda d: Case((d.normal(T, B), d.bools(T, B))),
     "kl_penalty_loss": lambda d: Case(
         (d.normal(T, B), d.normal(T, B)), {"kl": d.uniform(T, B), "coefficient": d.number()}
     ),
@@ -144,6 +150,16 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     ),
     "entropy_loss": lambda d: Case((d.uniform(T, B),)),
     "masked_mean": lambda d: Case((d.normal(T, B), d.bools(T, B))),
+    "sequence_mean": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"length": 1 + d.number()}),
+    "exponential_weight": lambda d: Case((d.normal(T, B),), {"temperature": d.number(), "max_weight": 1 + d.number()}),
+    "binary_weight": lambda d: Case((d.normal(T, B),)),
+    "softmax_weight": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"temperature": d.number()}),
+    "top_half": lambda d: Case((d.normal(T, B), d.bools(T, B)), smooth=False),
+    "preference_weight": lambda d: Case((d.bools(T, B), d.bools(T, B)), {"balance": d.uniform()}, smooth=False),
+    "softmax_temperature_loss": lambda d: Case(
+        (d.normal(T, B), d.bools(T, B)), {"temperature": d.uniform(), "max_kl": d.number()}
+    ),
+    "kl_constraint_loss": lambda d: Case((d.uniform(T, B),), {"multiplier": d.number(), "max_kl": d.number()}),
     "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),
     # estimators
     "likelihood_ratio": lambda d: Case(

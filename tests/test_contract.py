@@ -50,6 +50,9 @@ NOT_COMPILED = {
     "log_prob_of": "stands in a loss",
 }
 
+# Smooth, and yet without a gradient on purpose: a baseline, a count, the weights of a likelihood.
+CONSTANT = {"value_baseline", "diagnostics.clip_fraction", "exponential_weight", "binary_weight", "softmax_weight"}
+
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -191,7 +194,7 @@ def test_gradients_are_finite_and_reach_an_argument(name: str) -> None:
 
     grads = jax.grad(total)([leaves[i] for i in at])
     assert all(np.isfinite(g).all() for g in grads)
-    constant = name in {"value_baseline", "diagnostics.clip_fraction"}  # a baseline and a count are constants
+    constant = name in CONSTANT
     assert any(np.any(g != 0) for g in grads) != constant
 
 

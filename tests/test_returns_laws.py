@@ -155,6 +155,31 @@ def test_vtrace_on_policy_is_td_lambda(data: dict[str, Any], lam: float, clip: f
 
 
 @law
+@given(data=data_of_a_window, lam=st.floats(0, 1), clip_rho=st.floats(0.3, 3), clip_c=st.floats(0.3, 3))
+def test_the_advantage_of_pufferlib_is_the_target_less_the_value(
+    data: dict[str, Any], lam: float, clip_rho: float, clip_c: float
+) -> None:
+    """A_t = Σ_k Π_{t<=j<k} γ_j λ min(c̄, ρ_j) · min(ρ̄, ρ_k) δ_k inside an episode, and GAE where every ratio is 1."""
+    data = {**data, "lam": lam}
+    clips = {"clip_rho": clip_rho, "clip_c": clip_c}
+    target, _ = run("vtrace", data, **clips)
+    done, ratio, expected = data["terminated"] | data["truncated"], np.exp(data["log_ratio"]), np.zeros((T, B))
+    follow = np.where(data["terminated"], 0.0, data["next_value"])
+    delta = np.minimum(clip_rho, ratio) * (data["reward"] + data["discount"] * follow - data["value"])
+    for b, t in itertools.product(range(B), range(T)):
+        weight = 1.0
+        for k in range(t, T):
+            expected[t, b] += weight * delta[k, b]
+            weight *= data["discount"][k, b] * lam * min(clip_c, ratio[k, b])
+            if done[k, b]:
+                break
+    check(target - data["value"], expected, **SAME)
+    same = {**data, "log_ratio": np.zeros((T, B))}
+    target, _ = run("vtrace", same, clip_rho=1.0, clip_c=1.0)
+    check(target - data["value"], run("gae", same), **SAME)
+
+
+@law
 @given(data=data_of_a_window)
 def test_vtrace_without_clips_and_values_is_per_decision_importance_sampling(data: dict[str, Any]) -> None:
     data = {**data, "value": np.zeros((T, B)), "next_value": np.zeros((T, B)), "lam": 1.0}

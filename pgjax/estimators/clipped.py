@@ -1,5 +1,6 @@
 """Proximal policy optimisation's objective: for a recipe's minibatches, and as an estimator by itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from pgjax.losses import clipped_value_loss, entropy_loss, ppo_clip_loss, standa
 from pgjax.returns import gae
 
 Array = jax.Array
+RatioSurrogate = Callable[[Array, Array], Array]
 
 
 @compiled()
@@ -29,6 +31,7 @@ def ppo_objective(
     value_clip: Array | float | None = None,
     value_coef: Array | float = 0.5,
     entropy_coef: Array | float | None = None,
+    surrogate: RatioSurrogate | None = None,
     state: RolloutState | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Compute the loss of PPO at each step of a window or a minibatch, to be minimised.
@@ -49,6 +52,9 @@ def ppo_objective(
         value_clip: how far the value may move in one update, reward units; None does not bound it.
         value_coef: c_v, weight of the critic's loss, per reward unit.
         entropy_coef: c_e, weight of the entropy, per nat; None leaves it out.
+        surrogate: surrogate(log_ratio, advantage) -> [T, B], what takes the place of the first term, and of clip, such
+            as `spo_loss`; None means `ppo_clip_loss` with clip. It sees every row, behind a mask too: one that looks at
+            whole sequences, `sequence_log_ratio`, needs the mask of their steps, bound with `pg.bind`.
         state: for a recurrent policy, the state that the rollout of these columns started from; rows are then [T, B].
 
     Returns:
@@ -56,11 +62,13 @@ def ppo_objective(
         entropy_coef, `entropy`.
 
     Raises:
-        TypeError: if an array is not floating, or the policy returns no distribution.
-        ValueError: if shapes differ, or value_clip is given without old_value.
+        TypeError: if an array is not floating, the policy returns no distribution, surrogate is no function, or
+            value_clip is given without old_value.
+        ValueError: if shapes differ.
 
     Properties:
-        Before the first step of the parameters ρ = 1, and the gradient of the first term is that of `actor_critic`.
+        Before the first step of the parameters ρ = 1, and the gradient of the first term is that of `actor_critic`, as
+        it is with every surrogate on ratios of this library but that of a mean over a sequence.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, pgjax as pg
@@ -82,8 +90,14 @@ def ppo_objective(
     else:
         old_value = _checks.as_floating("old_value", old_value)
         critic_loss = clipped_value_loss(values, value_target, old_value=old_value, clip=value_clip)
+    if surrogate is None:
+        policy_loss = ppo_clip_loss(log_ratio, advantage, clip=clip)
+    else:
+        _checks.require_callable("surrogate", surrogate)
+        policy_loss = surrogate(log_ratio, advantage)
+        _checks.require_shape("the result of surrogate", policy_loss, log_ratio.shape, of="trajectory.reward")
     metrics = {
-        "policy_loss": ppo_clip_loss(log_ratio, advantage, clip=clip),
+        "policy_loss": policy_loss,
         "value_loss": critic_loss,
         "log_ratio": log_ratio,
     }
@@ -106,6 +120,7 @@ def ppo(
     clip: Array | float = 0.2,
     value_coef: Array | float = 0.5,
     entropy_coef: Array | float | None = None,
+    surrogate: RatioSurrogate | None = None,
     standardized: bool = True,
     step_weight: Array | None = None,
     mask: Array | None = None,
@@ -128,6 +143,7 @@ def ppo(
         clip: ε, dimensionless, how far the ratio may count.
         value_coef: c_v, weight of the critic's loss, per reward unit.
         entropy_coef: c_e, weight of the entropy, per nat; None leaves it out.
+        surrogate: as for `ppo_objective`.
         standardized: whether the advantages are standardised over the window, as in practice; static.
         step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
         mask: [T, B] bool, steps whose scores count; None counts all.
@@ -177,7 +193,7 @@ def ppo(
         return ppo_objective(
             params, trajectory, policy=policy, value=value, state=state, clip=clip,
             advantage=targets["weight"], value_target=targets["value_target"],
-            value_coef=value_coef, entropy_coef=entropy_coef,
+            value_coef=value_coef, entropy_coef=entropy_coef, surrogate=surrogate,
         )  # fmt: skip
 
     targets = {"advantage": advantage, "weight": weight, "value_target": advantage + values}

@@ -1,20 +1,37 @@
 """Per-step losses on arrays, and what reduces them. No loss reduces: [T, ...] in, [T, ...] out.
 
 A loss is minimised: its gradient is a descent direction. The weights and targets that it is given are constants.
-`masked_mean` reduces.
+`masked_mean` and `sequence_mean` reduce; the dual of a temperature runs over the axes of its softmax. A surrogate is
+called with (log_ratio, advantage), so that one can stand for another; a weight makes `policy_gradient_loss` a weighted
+likelihood.
 """
 
+from pgjax.losses.duals import kl_constraint_loss, softmax_temperature_loss
 from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
-from pgjax.losses.reductions import masked_mean, standardize
+from pgjax.losses.reductions import masked_mean, sequence_mean, standardize
+from pgjax.losses.surrogates import discovered_loss, importance_weighted_loss, sequence_log_ratio, spo_loss
 from pgjax.losses.value import clipped_value_loss, value_loss
+from pgjax.losses.weights import binary_weight, exponential_weight, preference_weight, softmax_weight, top_half
 
 __all__ = [
+    "binary_weight",
     "clipped_value_loss",
+    "discovered_loss",
     "entropy_loss",
+    "exponential_weight",
+    "importance_weighted_loss",
+    "kl_constraint_loss",
     "kl_penalty_loss",
     "masked_mean",
     "policy_gradient_loss",
     "ppo_clip_loss",
+    "preference_weight",
+    "sequence_log_ratio",
+    "sequence_mean",
+    "softmax_temperature_loss",
+    "softmax_weight",
+    "spo_loss",
     "standardize",
+    "top_half",
     "value_loss",
 ]

@@ -17,6 +17,9 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> Array:
 
         L_t = -log π(a_t|s_t) · stop(A_t)
 
+    The loss of a weighted likelihood is the same with a weight for A: `exponential_weight` for AWR and CRR,
+    `binary_weight` for CRR, `softmax_weight` for MPO and V-MPO, `preference_weight` for PMPO.
+
     Shapes: log_prob, advantage [T, ...]; result [T, ...].
 
     Args:
@@ -31,8 +34,9 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> Array:
         ValueError: if shapes differ.
 
     Properties:
-        Unbiased for whatever objective the weights are unbiased for. Must not be differentiated twice: the
-        second derivative is not that of the objective.
+        Unbiased for whatever objective the weights are unbiased for; with those of a weighted likelihood it is no
+        gradient of the return, and its fixed point is a regularised improvement of the policy that acted. Must not be
+        differentiated twice: the second derivative is not that of the objective.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -48,11 +52,20 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> Array:
 
 @compiled()
 def ppo_clip_loss(
-    log_ratio: Array, advantage: Array, *, clip: Array | float = 0.2, clip_upper: Array | float | None = None
+    log_ratio: Array,
+    advantage: Array,
+    *,
+    clip: Array | float = 0.2,
+    clip_upper: Array | float | None = None,
+    dual_clip: Array | float | None = None,
 ) -> Array:
     """Compute the clipped surrogate of PPO.
 
         L_t = -min(ρ_t A_t, clip(ρ_t, 1 - ε, 1 + ε_upper) A_t),   ρ = exp(log_ratio)       (paper: eq. 7)
+        min(L_t, -c A_t)   where A_t < 0, with dual_clip
+
+    Clip-higher (DAPO) is clip=0.2, clip_upper=0.28. GSPO is this loss of `sequence_log_ratio`. An infinite clip is
+    importance weighting, -ρ A.
 
     Shapes: log_ratio, advantage [T, ...]; result [T, ...].
 
@@ -61,6 +74,8 @@ def ppo_clip_loss(
         advantage: [T, ...] float, a constant here.
         clip: ε, how far the ratio may fall below 1, and rise above it unless clip_upper is given; scalar or [T, ...].
         clip_upper: how far the ratio may rise above 1; None means clip.
+        dual_clip: c, above 1 + ε_upper, usually 3: the ratio that a negative advantage counts with at most; scalar or
+            [T, ...]; None sets no bound.
 
     Returns:
         [T, ...] float, the loss of each step.
@@ -71,7 +86,8 @@ def ppo_clip_loss(
 
     Properties:
         At ratio 1 its gradient is that of `policy_gradient_loss`. The gradient is 0 where A > 0 and ρ > 1 + ε, and
-        where A < 0 and ρ < 1 - ε. Beyond the first step biased: the ratio corrects the action, not the state.
+        where A < 0 and ρ < 1 - ε; with dual_clip also where A < 0 and ρ > c, without it that gradient grows with ρ.
+        Beyond the first step biased: the ratio corrects the action, not the state.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -80,6 +96,8 @@ def ppo_clip_loss(
 
     References:
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, eq. 7.
+        Ye et al. (2020), Mastering complex control in MOBA games with deep reinforcement learning, on dual_clip.
+        Yu et al. (2025), DAPO: an open-source LLM reinforcement learning system at scale, on clip_upper.
     """
     log_ratio, advantage = as_pair("log_ratio", log_ratio, "advantage", advantage)
     clip = _checks.as_scalar_or_shape("clip", clip, log_ratio.shape)
@@ -87,7 +105,11 @@ def ppo_clip_loss(
     advantage = jax.lax.stop_gradient(advantage)
     ratio = ratio_of(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip_upper)
-    return -jnp.minimum(ratio * advantage, clipped * advantage)
+    loss = -jnp.minimum(ratio * advantage, clipped * advantage)
+    if dual_clip is None:
+        return loss
+    dual_clip = _checks.as_scalar_or_shape("dual_clip", dual_clip, log_ratio.shape)
+    return jnp.minimum(loss, jnp.where(advantage < 0, -dual_clip * advantage, jnp.inf))
 
 
 @compiled()
@@ -95,6 +117,8 @@ def kl_penalty_loss(log_ratio: Array, advantage: Array, *, kl: Array, coefficien
     """Compute the surrogate with a penalty on the divergence from the policy that collected the data.
 
         L_t = -ρ_t A_t + β KL_t                                                              (paper: eq. 8)
+
+    Mirror descent policy optimisation is the same loss with the divergence the other way round, new.kl_divergence(old).
 
     Shapes: log_ratio, advantage, kl [T, ...]; result [T, ...].
 
@@ -121,6 +145,7 @@ def kl_penalty_loss(log_ratio: Array, advantage: Array, *, kl: Array, coefficien
 
     References:
         Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, eq. 8.
+        Tomar, Shani, Efroni and Ghavamzadeh (2020), Mirror descent policy optimization.
     """
     log_ratio, advantage = as_pair("log_ratio", log_ratio, "advantage", advantage)
     kl = _checks.as_floating("kl", kl)

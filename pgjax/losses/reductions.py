@@ -1,4 +1,4 @@
-"""Means over the entries that count, and advantages of mean 0 and deviation 1."""
+"""Means over the entries that count, over steps or over sequences, and advantages of mean 0 and deviation 1."""
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,9 @@ def masked_mean(x: Array, mask: Array | None = None, *, axis: int | tuple[int, .
         ValueError: if shapes differ or x is empty.
 
     Properties:
-        A mean over time of episodes of different lengths weighs long episodes more; a mean of ratios is biased
-        by O(1/N). The gradient through entries outside the mask is 0.
+        A mean over time of episodes of different lengths weighs long episodes more, as the mean over tokens of DAPO is
+        meant to do; `sequence_mean` does not. A mean of ratios is biased by O(1/N). The gradient through entries
+        outside the mask is 0.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -46,6 +47,53 @@ def masked_mean(x: Array, mask: Array | None = None, *, axis: int | tuple[int, .
         return x.mean(axis)
     mask = _checks.as_boolean("mask", mask, like=x)
     return jnp.where(mask, x, 0.0).sum(axis) / jnp.maximum(mask.sum(axis), 1).astype(x.dtype)
+
+
+@compiled()
+def sequence_mean(x: Array, mask: Array | None = None, *, length: Array | float | None = None) -> Array:
+    """Sum over the steps of each sequence, divide by its length or by a constant, and average over the sequences.
+
+        mean_b [ Σ_t m x / Σ_t m ],  or  mean_b [ Σ_t m x / length ],  over the columns in which something counts
+
+    The first is the reduction of GRPO and GSPO; a constant length is that of Dr. GRPO. A length of 1 is what
+    estimators do, the sum over time and the mean over trajectories. The mean over tokens, of DAPO, is `masked_mean`.
+
+    Shapes: x, mask [T, ...]; result scalar. A column is a sequence.
+
+    Args:
+        x: [T, ...] float, for instance the loss of each step.
+        mask: [T, ...] bool, the steps of each sequence; None counts all.
+        length: steps, what each sum is divided by, scalar or [...]; None takes the number of steps of each sequence.
+
+    Returns:
+        The mean, at least float32; 0 if nothing counts. Entries outside the mask may be NaN or infinite without harm.
+
+    Raises:
+        TypeError: if x is not floating or mask is not boolean.
+        ValueError: if shapes differ or x is empty.
+
+    Properties:
+        Divided by their own lengths, steps of short sequences weigh more than those of long ones: biased for the
+        gradient of a sum over time, where a constant length changes its scale alone. The gradient through entries
+        outside the mask is 0.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> x, mask = jnp.array([[1.0, 3.0], [0.0, 5.0]]), jnp.array([[True, True], [False, True]])
+        >>> print(pg.sequence_mean(x, mask), pg.sequence_mean(x, mask, length=4), pg.masked_mean(x, mask))
+        2.5 1.125 3.0
+
+    References:
+        Liu et al. (2025), Understanding R1-Zero-like training: a critical perspective.
+        Shao et al. (2024), DeepSeekMath: pushing the limits of mathematical reasoning in open language models.
+    """
+    x = _checks.as_floating("x", x, ndim_at_least=1)
+    counts = jnp.ones(x.shape, bool) if mask is None else _checks.as_boolean("mask", mask, like=x)
+    count = counts.sum(0)
+    total = jnp.where(counts, x, 0.0).sum(0)
+    if length is None:
+        length = jnp.maximum(count, 1).astype(x.dtype)
+    return masked_mean(total / _checks.as_scalar_or_shape("length", length, total.shape), count > 0)
 
 
 @compiled()

@@ -35,6 +35,8 @@ def vtrace(
         q'_t = λ vs_{t+1} + (1 - λ) v'_t inside an episode, v'_t where it is cut
         A_t = min(ρ̄_pg, ρ_t) (r_t + γ_t q'_t - v_t)
 
+    The advantage of PufferLib 3, GAE with clipped ratios, is vs_t - v_t: the target minus value.
+
     Shapes: every array [T, ...]; results [T, ...].
 
     Args:
@@ -59,7 +61,7 @@ def vtrace(
         ValueError: if shapes differ, if the window is empty, or if discount or lam is a number outside [0, 1].
 
     Properties:
-        On-policy with ρ̄, c̄ >= 1 the target is the λ-return and the advantage is GAE(λ). The fixed point of
+        On-policy with ρ̄, c̄ >= 1 the target is the λ-return and both advantages are GAE(λ). The fixed point of
         the target is the value of the policy proportional to min(ρ̄ μ, π), whatever λ and c̄ are.
         Differentiable; the caller stops the gradients. NaN and infinity do not cross a cut. Time and memory O(T).
 

@@ -1,5 +1,6 @@
 """Candidates with a critic, whose policy's part alone is certified: the value functions are constants in params."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pgjax._types import Trajectory
@@ -8,6 +9,7 @@ from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import actor_critic, ppo, vtrace_actor_critic
 from pgjax.exact.variance.offpolicy_pairs import vtrace_pair
 from pgjax.exact.variance.pairs import gae_pair
+from pgjax.losses import discovered_loss, importance_weighted_loss, ppo_clip_loss, sequence_log_ratio, spo_loss
 
 
 def critic_candidates() -> list[Candidate]:
@@ -16,7 +18,7 @@ def critic_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_actor_critic(), *_vtrace(), *_ppo()]
+    return [*_actor_critic(), *_vtrace(), *_ppo(), *_surrogates()]
 
 
 def _actor_critic() -> list[Candidate]:
@@ -88,4 +90,47 @@ def _ppo() -> list[Candidate]:
         Candidate(
             "PPO, first step, standardised", ppo, claim=None, needs=("own data",), group_size=2, reference=schulman,
         ),
+    ]  # fmt: skip
+
+
+def _cispo(log_ratio: Any, advantage: Any) -> Any:
+    return importance_weighted_loss(log_ratio, advantage, lower=0.8, upper=1.28)
+
+
+def _gspo(log_ratio: Any, advantage: Any) -> Any:
+    # Times the length: each advantage meets the mean of the scores, to which its own step adds one part of many.
+    return log_ratio.shape[0] * ppo_clip_loss(sequence_log_ratio(log_ratio), advantage)
+
+
+def _gspo_token(log_ratio: Any, advantage: Any) -> Any:
+    return ppo_clip_loss(sequence_log_ratio(log_ratio, per_token=True), advantage)
+
+
+def _surrogates() -> list[Candidate]:
+    """Other surrogates on ratios: before the parameters have moved, and on the data of another policy."""
+
+    def entry(name: str, surrogate: Callable[..., Any], reference: str, claim: str | None, **more: Any) -> Candidate:
+        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+            return {"standardized": False, "surrogate": surrogate, "lam": 0.0, **weight(problem, trajectory)}
+
+        return Candidate(name, ppo, arguments, claim=claim, reference=reference, **more)
+
+    own, other = ("own data", "exact value"), ("other data", "exact value")
+    first = [
+        ("importance weighting", importance_weighted_loss, "Espeholt et al. (2018)"),
+        ("CISPO", _cispo, "MiniMax (2025)"),
+        ("SPO", spo_loss, "Xie et al. (2024)"),
+        ("discovered policy optimisation", discovered_loss, "Lu et al. (2022)"),
+    ]
+    means = [
+        ("GSPO times the length", _gspo, "Zheng et al. (2025)"),
+        ("GSPO-token", _gspo_token, "Zheng et al. (2025)"),
+    ]
+    # Behind the end of a short episode rows have log-ratios too, and a mean over the sequence would hold them.
+    equal = (*own, "equal lengths")
+    return [
+        *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=own) for name, f, who in first),
+        *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=equal) for name, f, who in means),
+        entry("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
+        entry("CISPO, other data, exact value", *first[1][1:], None, needs=other),
     ]  # fmt: skip
