@@ -70,8 +70,8 @@ def serve(config: dict[str, Any]) -> None:
         quick_to_compile()
     env, env_params = gymnax.make("CartPole-v1")
     shape = {name: config[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "total_steps")}
-    recipe = pg.recipes.ppo.make_train(env, env_params, **shape)
-    # rejax bounds the value by the same number as the ratio.
+    # As rejax has it: rewards as they come, and the value bounded by the same number as the ratio.
+    recipe = pg.recipes.ppo.make_train(env, env_params, **shape, normalize_rewards=False)
     hyper = {"learning_rate": config["learning_rate"], "anneal": 0.0, "value_clip": 0.2}
     started = time.perf_counter()
     train = jax.jit(lambda key: recipe(key, **hyper)).lower(jax.random.key(0)).compile()

@@ -56,14 +56,14 @@ def make_train(
     init_params: Any = None,
     policy_state: Any = None,
     normalize_observations: bool = False,
-    normalize_rewards: bool = False,
+    normalize_rewards: bool = True,
 ) -> Recipe:
     """Make a PPO run: rollout, generalised advantage, epochs over shuffled minibatches of the clipped objective.
 
         minimise mean of -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + c_v ½ (V - A - v)² - c_e H,   ρ = π(a|s) / π_old(a|s)
 
     Args:
-        As `a2c.make_train`, and:
+        As `a2c.make_train`, but rewards are normalised unless normalize_rewards=False; and:
         num_epochs: passes over each rollout.
         num_minibatches: minibatches in each pass; must divide num_envs * num_steps. With a recurrent policy whole
             sequences are kept, the environments alone are shuffled, and it must divide num_envs.
@@ -85,11 +85,11 @@ def make_train(
         return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
-        env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
+        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
         params = init_params(model_key, rollout.obs, policy_state)
-        scale = pg.envs.init_reward_scale(num_envs=num_envs) if normalize_rewards else None
+        agents = rollout.episode_return.shape[1:]
+        scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         return State(params, optimizer(numbers, 0.0).init(params), rollout, scale, key, jnp.int32(0), numbers)
 
     def loss(params: Any, minibatch: Any, hyper: Hyper) -> tuple[Array, Metrics]:
@@ -141,8 +141,8 @@ def make_train(
         )  # fmt: skip
         if normalize_observations:  # only now: those that acted were those of the loss
             params = params._replace(statistics=pg.envs.update_statistics(state.params.statistics, trajectory.obs))
-        num_nonfinite = metrics["num_nonfinite"].sum()
-        metrics = jax.tree.map(jnp.mean, metrics) | {"num_nonfinite": num_nonfinite} | episode_metrics(rollout)
+        metrics = {**jax.tree.map(jnp.mean, metrics), "num_nonfinite": metrics["num_nonfinite"].sum()}
+        metrics |= episode_metrics(rollout)
         metrics["explained_variance"] = pg.diagnostics.explained_variance(values, advantage + values)
         return State(params, opt_state, rollout, scale, key, state.update + 1, hyper), metrics
 

@@ -64,7 +64,7 @@ RECIPES = {
         CHANGES | CRITIC_CHANGES | {"clip": (1e9, 0.02), "value_clip": (np.inf, 0.01)},
         LEARNER | CRITIC | {"entropy_coef": 0.0, "clip": 0.2, "value_clip": np.inf},
         derivations.ppo,
-        {"num_epochs": 2, "num_minibatches": 4},
+        {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
     ),
 }
