@@ -211,7 +211,7 @@ def _require_number(number: int, actions: int) -> None:
         )
 
 
-@rule(x=_Joint("without replacement", _draw_numbers, _nodes_of_sets))  # type: ignore[arg-type]
+@rule(x=_Joint("without replacement", _draw_numbers, _nodes_of_sets, repeated=True))  # type: ignore[arg-type]
 def unordered_set(distribution: Any, f: Callable[[Any], Array], *, x: Any, num_samples: int) -> Array:
     """Estimate ∇ E f(x) from a sample without replacement, whose order is averaged out.
 
