@@ -29,7 +29,6 @@ ALL = [
     (E.straight_through, pg.Bernoulli, {}),
     (E.measure_valued, lambda x: pg.TanhNormal(x, 0.5), {}),
     (E.measure_valued, pg.Bernoulli, {}),
-    (E.measure_valued, pg.OneHotCategorical, {}),
     (E.arm, pg.Bernoulli, {}),
     (E.disarm, lambda x: pg.Bernoulli(2.0 * x), {}),
     (E.reinmax, pg.OneHotCategorical, {"temperature": 0.7}),

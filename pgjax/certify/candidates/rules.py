@@ -73,7 +73,8 @@ def _comparing() -> list[Candidate]:
             needs=(FINITE,), reference="Liu et al. (2019)",
         ),
         Candidate(
-            "unordered set of 2", ex.unordered_set, lambda p, noise: {"num_samples": 2}, needs=(FINITE,), reference=kool,
+            "unordered set of 2", ex.unordered_set, lambda p, noise: {"num_samples": 2},
+            needs=(FINITE,), reference=kool,
         ),
         Candidate(
             "ReinMax, temperature 1/2", ex.reinmax, lambda p, noise: {"temperature": 0.5}, claim=None,
