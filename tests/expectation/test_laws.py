@@ -64,7 +64,8 @@ def test_few_rayleigh_nodes_are_exact_for_polynomials_and_pieces_between_their_b
     d = pg.Normal(jnp.zeros(1), 1.0)
     x, w = laws.rayleigh.nodes(d, 5, {})
     assert x.size == 5
-    np.testing.assert_allclose([w @ x[:, 0] ** 8, w @ x[:, 0] ** 9], [384.0, 945.0 * math.sqrt(math.pi / 2)], rtol=1e-11)
+    powers = [w @ x[:, 0] ** 8, w @ x[:, 0] ** 9]
+    np.testing.assert_allclose(powers, [384.0, 945.0 * math.sqrt(math.pi / 2)], rtol=1e-11)
     u, w = nodes(expectation.arm, pg.Bernoulli(np.array([0.4])))
     u, p = u["u"][:, 0], 1.0 / (1.0 + math.exp(-0.4))
     np.testing.assert_allclose(w @ ((u < p) * u**3), p**4 / 4.0, rtol=1e-13)
