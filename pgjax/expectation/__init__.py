@@ -14,34 +14,45 @@ their parameters and have the same batch axes; actions, noise and relaxed sample
 """
 
 from pgjax.expectation import laws
+from pgjax.expectation.antithetic import mirrored
+from pgjax.expectation.augmented import arm, disarm
 from pgjax.expectation.enumeration import enumerated
 from pgjax.expectation.integration import nodes
 from pgjax.expectation.paths import at_mode, pathwise
-from pgjax.expectation.relaxations import gumbel_softmax, rebar, relax, straight_through
+from pgjax.expectation.relaxations import gumbel_softmax, rebar, reinmax, relax, straight_through
 from pgjax.expectation.rules import Rule, rule
 from pgjax.expectation.sampling import Taken, taken
 from pgjax.expectation.score import dice, score_function, score_leave_one_out
+from pgjax.expectation.subsets import sum_and_sample, unordered_set
 from pgjax.expectation.terms import bind, control_gradient, gradient_only, through
+from pgjax.expectation.weak import measure_valued
 
 __all__ = [
     "Rule",
     "Taken",
+    "arm",
     "at_mode",
     "bind",
     "control_gradient",
     "dice",
+    "disarm",
     "enumerated",
     "gradient_only",
     "gumbel_softmax",
     "laws",
+    "measure_valued",
+    "mirrored",
     "nodes",
     "pathwise",
     "rebar",
+    "reinmax",
     "relax",
     "rule",
     "score_function",
     "score_leave_one_out",
     "straight_through",
+    "sum_and_sample",
     "taken",
     "through",
+    "unordered_set",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 from pgjax import _checks
 from pgjax.distributions import Beta, Normal, TanhNormal, sample_action
 from pgjax.expectation import _quadrature
-from pgjax.expectation.sampling import Taken, parts, product_index
+from pgjax.expectation.sampling import Taken, noise_of_taken, parts, product_index
 
 Array = jax.Array
 Nodes = tuple[Any, np.ndarray]
@@ -34,6 +34,7 @@ class Law:
     draw_part: Callable[[Array, Any], Any]  # (key, distribution) -> noise, leaves [..., ...]
     nodes_part: Callable[[Any, int | None], Nodes]  # (one row, size) -> (noise, leaves [N, ...], weights [N])
     repeated: bool = False  # whether it is drawn num_samples times, on a leading axis
+    mirror_part: Callable[[Any, Any], Any] | None = None  # (distribution, noise) -> noise of the same law, if there is
 
     def draw(self, key: Array, distribution: Any, options: Mapping[str, Any]) -> Any:
         """Draw the noise for a distribution.
@@ -82,6 +83,26 @@ class Law:
         number = num_samples(options)
         copies, weights = product([joint] * number)
         return jax.tree.map(lambda *x: np.stack(x, axis=1), *copies), weights
+
+    def mirror(self, noise: Any, distribution: Any) -> Any:
+        """Return the mirrored noise, which has the same law and lies on the other side: −z for z, 1 − u for u.
+
+        Args:
+            noise: as from `draw`.
+            distribution: what it was drawn for.
+
+        Returns:
+            Noise of the same form.
+
+        Raises:
+            TypeError: if there is none.
+        """
+        if self.mirror_part is None:
+            raise TypeError(
+                f"noise of the law {self.name} has no mirror: average independent draws of the rule instead."
+            )
+        structure, components = parts(self.name, distribution, noise)
+        return structure.unflatten([self.mirror_part(d, x) for d, x in components])
 
     def __repr__(self) -> str:
         return self.name
@@ -154,7 +175,12 @@ def parameter(distribution: Any) -> Array:
 
 
 def independent(
-    name: str, sample: Callable[..., Array], rule: Callable[[int], tuple[np.ndarray, np.ndarray]], *, size: int
+    name: str,
+    sample: Callable[..., Array],
+    rule: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    *,
+    size: int,
+    mirror: Callable[[Array], Array] | None = None,
 ) -> Law:
     """Make a law of independent numbers, one for each entry of a distribution's first parameter.
 
@@ -165,6 +191,7 @@ def independent(
         sample: (key, shape, dtype) -> array.
         rule: of a number n, gives nodes [n] and weights [n] for one of the numbers.
         size: the n to take if nothing else is said.
+        mirror: maps the numbers to others of the same law, on the other side of it; None if there is no such map.
 
     Returns:
         The law.
@@ -177,7 +204,7 @@ def independent(
         x, w = rule(size if n is None else n)
         return _grid(x, w, parameter(d))
 
-    return Law(name, draw, nodes)
+    return Law(name, draw, nodes, mirror_part=None if mirror is None else lambda d, noise: mirror(noise))
 
 
 def _grid(x: np.ndarray, w: np.ndarray, like: Array) -> Nodes:
@@ -237,12 +264,22 @@ def _beta_nodes(d: Beta, size: int) -> Nodes:
     return Taken(np.stack(values, axis=-1)), weights
 
 
-def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def uniform_numbers(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Draw uniform numbers in (0, 1).
+
+    Args:
+        key: a JAX random key; it is consumed.
+        shape: of the result.
+        dtype: of the result.
+
+    Returns:
+        Float, of that shape.
+    """
     return jax.random.uniform(key, shape, dtype, minval=jnp.finfo(dtype).tiny)
 
 
 def _rayleigh(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.sqrt(-2.0 * jnp.log(_uniform(key, shape, dtype)))
+    return jnp.sqrt(-2.0 * jnp.log(uniform_numbers(key, shape, dtype)))
 
 
 def _maxwell(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -251,20 +288,44 @@ def _maxwell(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return size * jax.random.rademacher(sign_key, shape, dtype)
 
 
-own = Law("own", _draw_own, _own_nodes)
+def _reflected(u: Array) -> Array:
+    """1 − u, below 1 like u itself."""
+    return jnp.minimum(1.0 - u, 1.0 - jnp.finfo(u.dtype).epsneg)
+
+
+def _other_rayleigh(x: Array) -> Array:
+    """√(−2 log(1 − u)) for x = √(−2 log u)."""
+    return jnp.sqrt(-2.0 * jnp.log(-jnp.expm1(-0.5 * jnp.square(jnp.maximum(x, jnp.finfo(x.dtype).eps)))))
+
+
+def _mirrored_own(d: Any, noise: Any) -> Any:
+    normal = isinstance(d, (Normal, TanhNormal))
+    if isinstance(noise, Taken) and normal:
+        return -noise_of_taken(d, noise)
+    if isinstance(noise, Taken) or not (normal or hasattr(d, "support")) or isinstance(d, Beta):
+        raise TypeError(
+            f"the noise of this {type(d).__name__} has no mirror: that of Normal and TanhNormal has, and that of "
+            "discrete distributions unless an action stands for it. Average independent draws of the rule instead."
+        )
+    return -noise if normal else _reflected(noise)
+
+
+own = Law("own", _draw_own, _own_nodes, mirror_part=_mirrored_own)
 """The noise that the distribution itself samples from."""
 
-uniform = independent("uniform", _uniform, _quadrature.tanh_sinh, size=96)
+uniform = independent("uniform", uniform_numbers, _quadrature.tanh_sinh, size=96, mirror=_reflected)
 """Uniform numbers in (0, 1)."""
 
-normal = independent("normal", jax.random.normal, _quadrature.normal, size=64)
+normal = independent("normal", jax.random.normal, _quadrature.normal, size=64, mirror=jnp.negative)
 """Standard normal numbers."""
 
-rayleigh = independent("rayleigh", _rayleigh, _quadrature.rayleigh, size=96)
+rayleigh = independent("rayleigh", _rayleigh, _quadrature.rayleigh, size=96, mirror=_other_rayleigh)
 """Positive numbers with density w exp(−w²/2)."""
 
-two_sided_maxwell = independent("two_sided_maxwell", _maxwell, _quadrature.two_sided_maxwell, size=64)
+two_sided_maxwell = independent(
+    "two_sided_maxwell", _maxwell, _quadrature.two_sided_maxwell, size=64, mirror=jnp.negative
+)
 """Numbers of either sign with density m² exp(−m²/2) / √(2π)."""
 
-sign = independent("sign", jax.random.rademacher, _quadrature.signs, size=2)
+sign = independent("sign", jax.random.rademacher, _quadrature.signs, size=2, mirror=jnp.negative)
 """−1 or 1, each with probability one half."""

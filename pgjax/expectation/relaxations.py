@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax.expectation import laws
@@ -214,6 +215,71 @@ def straight_through(distribution: Any, f: Callable[[Any], Array], *, x: Any, u:
     soft = _soft(distribution, _consistent(distribution, action, u), temperature)
     carried = jax.tree.map(lambda hard, soft: hard + gradient_only(soft), _floating(distribution, action), soft)
     return evaluate("f", f, carried, rows_of("straight_through", distribution))
+
+
+@rule(x="own")
+def reinmax(distribution: Any, f: Callable[[Any], Array], *, x: Any, temperature: Any = 1.0) -> Array:
+    """Estimate ∇ E f(x), with a bias of higher order, by the derivative of f at the action and a corrected Jacobian.
+
+        ∂f/∂x at the action · (2 J(q) − J(π) / 2) ∂logits/∂θ,   J(p) = diag(p) − p pᵀ
+        q = (x + softmax(logits / temperature)) / 2
+
+    It is what the trapezium rule makes of Σ_i Σ_j π_j (f(i) − f(j)) ∇π_i, at temperature 1.
+
+    Shapes: x [..., *event]; result [...].
+
+    Args:
+        key: a JAX random key; it is consumed.
+        distribution: Bernoulli or OneHotCategorical, or a tree of such.
+        f: of an action [..., *event] in floats, gives [...]; differentiable.
+        temperature: scalar float, positive, which is checked for Python numbers only; as it falls to 0 the softmax
+            tends to the mode, and at a traced 0 it is the mode.
+
+    Returns:
+        [...] float: f(x); its gradient is the estimate.
+
+    Raises:
+        TypeError: if the actions of the distribution cannot be softened, or f does not give numbers.
+        ValueError: if f does not give one number for each row, or temperature is a Python number that is not positive.
+
+    Properties:
+        At temperature 1 its mean is exact for an f that is quadratic in each choice, where `straight_through` is
+        biased; beyond that it is biased by the third derivatives of f and above. At other temperatures it is biased for
+        a linear f already. The value is unbiased. One evaluation of f and of its derivative, and no further noise.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax.distributions import Bernoulli
+        >>> from pgjax.expectation import reinmax, taken
+        >>> f = lambda a: 8.0 * a[..., 0]
+        >>> print(jax.grad(lambda l: reinmax.given({"x": taken(jnp.array([1]))}, Bernoulli(l), f))(jnp.zeros(1)))
+        [2.]
+
+    References:
+        Liu, Dong, Liu, Yu and Gao (2023), Bridging discrete and backpropagation: straight-through and beyond.
+    """
+    require_methods("reinmax", distribution, "soften", remedy=_NO_SOFT_ACTION)
+    if isinstance(temperature, (int, float)) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}. The plain form of reinmax has 1.")
+    action, _ = sampled("reinmax", distribution, x)
+    hard = _floating(distribution, action)
+    carried = map_parts("reinmax", lambda d, a: a + _corrected(d, a, temperature), distribution, hard)
+    return evaluate("f", f, carried, rows_of("reinmax", distribution))
+
+
+def _corrected(d: Any, x: Array, temperature: Any) -> Array:
+    """0 with the gradient of (2 J(q) − J(π) / 2) logits; for Bernoulli J(p) = p (1 − p)."""
+    several = hasattr(d, "log_probs")
+    logits = d.log_probs if several else d.logits
+    fixed, moves = jax.lax.stop_gradient(logits), gradient_only(logits)
+    scaled = fixed - jnp.max(fixed, axis=-1, keepdims=True) if several else fixed
+    scaled = scaled / jnp.maximum(jnp.asarray(temperature, fixed.dtype), jnp.finfo(fixed.dtype).tiny)
+
+    def jacobian(p: Array) -> Array:
+        return p * (moves - jnp.sum(p * moves, axis=-1, keepdims=True)) if several else p * (1.0 - p) * moves
+
+    soft = jax.nn.softmax(scaled) if several else jax.nn.sigmoid(scaled)
+    return 2.0 * jacobian(0.5 * (x + soft)) - 0.5 * jacobian(jax.lax.stop_gradient(d.probs))
 
 
 _NO_RELAXED_SAMPLE = (

@@ -194,13 +194,26 @@ def differentiable_sample(name: str, distribution: Any, noise: Any) -> Any:
     require_differentiable(name, distribution)
 
     def one(d: Any, noise: Any) -> Any:
-        if not isinstance(noise, Taken):
-            return d.sample_from(noise)
-        of_raw = noise.raw_action is not None and hasattr(d, "noise_of_raw")
-        found = d.noise_of_raw(noise.raw_action) if of_raw else d.noise_of(noise.action)
-        return d.sample_from(stop(found))
+        return d.sample_from(stop(noise_of_taken(d, noise)) if isinstance(noise, Taken) else noise)
 
     return structure.unflatten([one(d, x) for d, x in components])
+
+
+def noise_of_taken(d: Any, noise: Taken) -> Any:
+    """Find the noise of one distribution that an action stands for.
+
+    Args:
+        d: the distribution.
+        noise: the action.
+
+    Returns:
+        Noise like that of ``base_noise``.
+
+    Raises:
+        TypeError: if the action does not determine it.
+    """
+    of_raw = noise.raw_action is not None and hasattr(d, "noise_of_raw")
+    return d.noise_of_raw(noise.raw_action) if of_raw else d.noise_of(noise.action)
 
 
 def require_differentiable(name: str, distribution: Any) -> None:

@@ -71,6 +71,14 @@ def weighted(weight: Array, term: Array) -> Array:
     return jnp.where(jnp.isinf(weight), 0.0, weight * term)
 
 
+def difference(x: Array, y: Array) -> Array:
+    """Subtract, with 0 where both are the same infinity: the value beside it shows that, and no NaN hides it.
+
+    Shapes: x, y broadcast; result of their shape.
+    """
+    return jnp.where(jnp.isinf(x) & (x == y), 0.0, x - y)
+
+
 def through(distribution: Any, cotangent: Any) -> Array:
     """Return 0 with a gradient that sends a cotangent into the parameters of a distribution.
 

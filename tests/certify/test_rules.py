@@ -79,9 +79,9 @@ def test_every_rule_keeps_its_claim_and_shows_its_bias(name):
         require_kept(certificate, 0.05)
         if certificate.claim is None or certificate.controls is None:
             continue
-        # For another f, and under another law of the noise if there is any, the same program misses the target.
+        # For another f, and under another law of the noise if the gradient depends on it, the same program misses.
         assert certificate.controls["another f"] > 1e-3, rule
-        assert certificate.controls["another law"] > 1e-3 or certificate.num_trajectories == 1, rule
+        assert certificate.controls["another law"] > 5e-4 or certificate.trace < 1e-25, rule
 
 
 @pytest.mark.parametrize("name", ["one-hot", "Bernoulli"])

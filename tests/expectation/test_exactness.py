@@ -12,6 +12,7 @@ import pytest
 
 import pgjax as pg
 from pgjax import expectation
+from pgjax.expectation import mirrored
 
 from . import cases
 from .cases import MASK, THETA, Problem, W, estimates, flat
@@ -54,6 +55,28 @@ DISCRETE: dict[str, tuple[Any, Problem, dict[str, Any]]] = {
     "relax tree": (expectation.relax, cases.joint_bits(), {"control": control, "scale": 1.3, **COUPLED}),
     "rebar bernoulli": (expectation.rebar, cases.bernoulli(1), {"temperature": 0.6, "scale": 0.9}),
     "rebar one-hot": (expectation.rebar, cases.two_way(pg.OneHotCategorical), {"temperature": 0.7, **COUPLED}),
+    "measure-valued bernoulli": (expectation.measure_valued, cases.bernoulli(3), {}),
+    "measure-valued masked": (expectation.measure_valued, cases.categorical(MASK), {}),
+    "measure-valued one-hot": (expectation.measure_valued, cases.one_hot(), {}),
+    "measure-valued multi": (expectation.measure_valued, cases.ragged(), {}),
+    "measure-valued tree": (expectation.measure_valued, cases.joint_discrete(), {}),
+    "arm": (expectation.arm, cases.bernoulli(2), {}),
+    "arm tree": (expectation.arm, cases.joint_bits(), {}),
+    "disarm": (expectation.disarm, cases.bernoulli(2), {}),
+    "disarm tree": (expectation.disarm, cases.joint_bits(), {}),
+    "sum and sample": (expectation.sum_and_sample, cases.categorical(), {"top": 1, "baseline": 0.2}),
+    "sum and sample one-hot": (expectation.sum_and_sample, cases.one_hot(), {"top": 1}),
+    "sum and sample bits": (expectation.sum_and_sample, cases.bernoulli(2), {"top": 2}),
+    "sum and sample multi": (expectation.sum_and_sample, cases.ragged(), {"top": 3, "baseline": -0.4}),
+    "sum and sample tree": (expectation.sum_and_sample, cases.joint_discrete(), {"top": 1}),
+    "unordered set": (expectation.unordered_set, cases.categorical(), {"num_samples": 2}),
+    "unordered set bits": (expectation.unordered_set, cases.bernoulli(2), {"num_samples": 3}),
+    "unordered set multi": (expectation.unordered_set, cases.ragged(), {"num_samples": 2}),
+    "unordered set tree": (expectation.unordered_set, cases.joint_discrete(), {"num_samples": 2}),
+    "mirrored bernoulli": (mirrored(expectation.score_function), cases.bernoulli(2), {"baseline": 0.3}),
+    "mirrored masked": (mirrored(expectation.score_function), cases.categorical(MASK), {}),
+    "mirrored multi": (mirrored(expectation.measure_valued), cases.ragged(), {}),
+    "mirrored leave one out": (mirrored(expectation.score_leave_one_out), cases.one_hot(), {"num_samples": 2}),
 }
 CONTINUOUS: dict[str, tuple[Any, Problem, dict[str, Any]]] = {
     "score normal": (expectation.score_function, cases.normal(), {"baseline": 0.3}),
@@ -64,6 +87,12 @@ CONTINUOUS: dict[str, tuple[Any, Problem, dict[str, Any]]] = {
     "dice normal": (expectation.dice, cases.normal(), {}),
     "pathwise normal": (expectation.pathwise, cases.normal(), {}),
     "pathwise tanh": (expectation.pathwise, cases.tanh_normal(), {}),
+    "measure-valued normal": (expectation.measure_valued, cases.normal(), {"size": 16}),
+    "measure-valued tanh": (expectation.measure_valued, cases.tanh_normal(), {}),
+    "measure-valued tree": (expectation.measure_valued, cases.joint_mixed(), {}),
+    "mirrored score normal": (mirrored(expectation.score_function), cases.normal(), {}),
+    "mirrored dice tree": (mirrored(expectation.dice), cases.joint_mixed(), {}),
+    "mirrored measure-valued": (mirrored(expectation.measure_valued), cases.tanh_normal(), {}),
 }
 
 
@@ -72,7 +101,9 @@ def noise_and_weights(rule: Any, problem: Problem, options: dict[str, Any]) -> t
     couple = options.pop("couple", False)
     distribution = problem.make(THETA)
     if not couple:
-        return *expectation.nodes(rule, distribution, **options), options
+        found = expectation.nodes(rule, distribution, **options)
+        options.pop("size", None)
+        return *found, options
     part = expectation.Rule(lambda distribution, f, *, x, u: f, {"x": rule.laws["x"], "u": rule.laws["u"]})
     noise, weights = expectation.nodes(part, distribution)
     return {**noise, "v": noise["u"]}, weights, options
@@ -98,7 +129,7 @@ def test_the_mean_over_the_noise_is_the_exact_value_and_gradient(case: str, tole
         weights @ other, flat(*truth(THETA, W + 0.1))[0], rtol=0.0, atol=tolerance * max(1.0, np.abs(exact).max())
     )
     if noise:
-        tilted = weights * (np.linspace(0.9, 1.1, weights.size))
+        tilted = weights * (0.1 + np.linspace(-0.5, 1.0, weights.size) ** 2)  # neither even nor odd about the middle
         assert np.abs(tilted / tilted.sum() @ rows - exact).max() > 1e-3
 
 

@@ -60,6 +60,18 @@ def test_few_normal_nodes_are_exact_for_polynomials_and_many_for_functions_with_
     assert w @ np.tanh(1.3 * x[:, 0] + 1.0) ** 2 == pytest.approx(exact, abs=1e-13)
 
 
+def test_few_rayleigh_nodes_are_exact_for_polynomials_and_pieces_between_their_breaks() -> None:
+    d = pg.Normal(jnp.zeros(1), 1.0)
+    x, w = laws.rayleigh.nodes(d, 5, {})
+    assert x.size == 5
+    powers = [w @ x[:, 0] ** 8, w @ x[:, 0] ** 9]
+    np.testing.assert_allclose(powers, [384.0, 945.0 * math.sqrt(math.pi / 2)], rtol=1e-11)
+    u, w = nodes(expectation.arm, pg.Bernoulli(np.array([0.4])))
+    u, p = u["u"][:, 0], 1.0 / (1.0 + math.exp(-0.4))
+    np.testing.assert_allclose(w @ ((u < p) * u**3), p**4 / 4.0, rtol=1e-13)
+    np.testing.assert_allclose(w @ ((1.0 - u < p) * u**2), (1.0 - (1.0 - p) ** 3) / 3.0, rtol=1e-13)
+
+
 @pytest.mark.parametrize("name", MOMENTS)
 def test_what_is_drawn_follows_the_law(name: str) -> None:
     n = 20_000

@@ -17,7 +17,7 @@ def rule_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_score_function(), *_pathwise(), *_relaxed()]
+    return [*_score_function(), *_pathwise(), *_relaxed(), *_comparing()]
 
 
 def _score_function() -> list[Candidate]:
@@ -57,6 +57,32 @@ def _relaxed() -> list[Candidate]:
         Candidate(
             "straight-through", ex.straight_through, claim=None, needs=soft,
             reference="Bengio, Léonard and Courville (2013)",
+        ),
+    ]  # fmt: skip
+
+
+def _comparing() -> list[Candidate]:
+    bits, kool = ("yes-or-no actions",), "Kool et al. (2020)"
+    antithetic = "Hammersley and Morton (1956)"
+    return [
+        Candidate("measure-valued", ex.measure_valued, reference="Pflug (1989)"),
+        Candidate("ARM", ex.arm, needs=bits, reference="Yin and Zhou (2019)"),
+        Candidate("DisARM", ex.disarm, needs=bits, reference="Dong et al. (2020)"),
+        Candidate(
+            "one action summed, one sampled", ex.sum_and_sample, lambda p, noise: {"top": 1},
+            needs=(FINITE,), reference="Liu et al. (2019)",
+        ),
+        Candidate(
+            "unordered set of 2", ex.unordered_set, lambda p, noise: {"num_samples": 2},
+            needs=(FINITE,), reference=kool,
+        ),
+        Candidate(
+            "ReinMax, temperature 1/2", ex.reinmax, lambda p, noise: {"temperature": 0.5}, claim=None,
+            needs=("relaxed samples", "soft samples"), reference="Liu et al. (2023)",
+        ),
+        Candidate("mirrored score function", ex.mirrored(ex.score_function), reference=antithetic),
+        Candidate(
+            "mirrored pathwise", ex.mirrored(ex.pathwise), needs=("smooth samples",), reference=antithetic,
         ),
     ]  # fmt: skip
 

@@ -80,13 +80,15 @@ def listed_moments(
 def tilt(weights: Array) -> Array:
     """Change probabilities, as a control: what comes later in the list becomes up to three times as likely.
 
+    Not linearly, which what is symmetric in the order of the list, as an antithetic rule is, would not notice.
+
     Args:
         weights: [N] float, probabilities.
 
     Returns:
         [N] float, probabilities.
     """
-    tilted = weights * jnp.linspace(0.5, 1.5, weights.shape[0])
+    tilted = weights * (0.5 + jnp.linspace(0.0, 1.0, weights.shape[0]) ** 2)
     return tilted / tilted.sum()
 
 

@@ -98,6 +98,8 @@ def _as_drawn(noise: Any, distribution: Any) -> Any:
     def one(part: Any, noise: Any) -> Any:
         return part.noise_of(noise.action) if isinstance(noise, Taken) and is_discrete(part) else noise
 
+    if isinstance(noise, (np.ndarray, jax.Array)):  # of one law for all parts
+        return noise
     return jax.tree.map(one, distribution, noise, is_leaf=is_distribution)
 
 

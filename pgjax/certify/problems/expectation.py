@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax import _checks
 from pgjax._types import Params
 from pgjax.certify.problems._float64 import exactly
-from pgjax.distributions import Normal
+from pgjax.distributions import Bernoulli, Normal
 
 Array = jax.Array
 Grid = tuple[Any, Any]  # actions [N, *event], the volume that each stands for [N]
@@ -56,6 +56,7 @@ class ExpectationProblem:
             "smooth samples": not any(discrete),
             "relaxed samples": all(hasattr(part, "relaxed_from") for part in parts),
             "soft samples": all(hasattr(part, "soften") for part in parts),
+            "yes-or-no actions": all(isinstance(part, Bernoulli) for part in parts),
         }
         return frozenset(name for name, offered in found.items() if offered)
 
