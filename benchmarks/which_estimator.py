@@ -36,6 +36,7 @@ NEEDS = {
     "smooth samples": "samples differentiable in the parameters",
     "relaxed samples": "a discrete distribution with relaxed samples",
     "soft samples": "f differentiable between the actions",
+    "yes-or-no actions": "a Bernoulli",
 }
 
 
