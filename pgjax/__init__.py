@@ -34,10 +34,12 @@ from pgjax.estimators import (
     likelihood_ratio,
     linearized_critic,
     log_prob_taken,
+    n_step_actor_critic,
     ppo,
     ppo_objective,
     reinforce,
     sampled_gradient,
+    upgo_actor_critic,
     vtrace_actor_critic,
 )
 from pgjax.losses import (
@@ -121,6 +123,7 @@ __all__ = [
     "masked_mean",
     "merge_references",
     "moving_mean",
+    "n_step_actor_critic",
     "n_step_returns",
     "networks",
     "pair_statistics",
@@ -139,6 +142,7 @@ __all__ = [
     "unroll_policy",
     "update_moving_mean",
     "upgo",
+    "upgo_actor_critic",
     "value_baseline",
     "value_loss",
     "vtrace",

@@ -15,6 +15,7 @@ from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
 from pgjax.estimators.clipped import ppo, ppo_objective
 from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
+from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -33,9 +34,11 @@ __all__ = [
     "likelihood_ratio",
     "linearized_critic",
     "log_prob_taken",
+    "n_step_actor_critic",
     "ppo",
     "ppo_objective",
     "reinforce",
     "sampled_gradient",
+    "upgo_actor_critic",
     "vtrace_actor_critic",
 ]
