@@ -35,6 +35,7 @@ from pgjax.estimators import (
     linearized_critic,
     log_prob_taken,
     n_step_actor_critic,
+    pathwise_gradient,
     ppo,
     ppo_objective,
     reinforce,
@@ -67,7 +68,7 @@ from pgjax.returns import (
     upgo,
     vtrace,
 )
-from pgjax.rollout import evaluate, init_rollout, rollout, unroll_policy
+from pgjax.rollout import evaluate, init_rollout, rollout, rollout_noise, unroll_policy
 
 __all__ = [
     "Bernoulli",
@@ -127,6 +128,7 @@ __all__ = [
     "n_step_returns",
     "networks",
     "pair_statistics",
+    "pathwise_gradient",
     "permutation",
     "policy_gradient_loss",
     "ppo",
@@ -137,6 +139,7 @@ __all__ = [
     "reinforce",
     "retrace",
     "rollout",
+    "rollout_noise",
     "sampled_gradient",
     "standardize",
     "unroll_policy",

@@ -16,6 +16,7 @@ from pgjax.estimators.clipped import ppo, ppo_objective
 from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
 from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
+from pgjax.estimators.pathwise import pathwise_gradient
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -35,6 +36,7 @@ __all__ = [
     "linearized_critic",
     "log_prob_taken",
     "n_step_actor_critic",
+    "pathwise_gradient",
     "ppo",
     "ppo_objective",
     "reinforce",
