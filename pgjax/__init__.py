@@ -68,7 +68,15 @@ from pgjax.returns import (
     upgo,
     vtrace,
 )
-from pgjax.rollout import evaluate, init_rollout, rollout, rollout_noise, unroll_policy
+from pgjax.rollout import (
+    branch_returns,
+    evaluate,
+    init_rollout,
+    rollout,
+    rollout_noise,
+    rollout_with_states,
+    unroll_policy,
+)
 
 __all__ = [
     "Bernoulli",
@@ -93,6 +101,7 @@ __all__ = [
     "batch_mean",
     "bind",
     "bootstrap_values",
+    "branch_returns",
     "certify",
     "clipped_value_loss",
     "compare_estimators",
@@ -140,6 +149,7 @@ __all__ = [
     "retrace",
     "rollout",
     "rollout_noise",
+    "rollout_with_states",
     "sampled_gradient",
     "standardize",
     "unroll_policy",

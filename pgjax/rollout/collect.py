@@ -12,7 +12,7 @@ from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, 
 from pgjax.distributions import draw_noise
 from pgjax.envs.boundary import Outcome, batched_reset, draw_randomness
 from pgjax.envs.description import agents_of
-from pgjax.rollout._step import step_once
+from pgjax.rollout._step import Inputs, step_once
 from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
@@ -130,6 +130,24 @@ def rollout(
     _checks.require_instance("state", state, RolloutState, remedy="Start with init_rollout, and check the order.")
     num_steps = _checks.as_positive_int("num_steps", num_steps)
     _check_given(noise, actions, (num_steps, *state.step.shape))
+    inputs = window_inputs(key, params, state, policy, env, env_params, num_steps, noise, actions)
+    keep = None if truncation_value is None else functools.partial(_value_where_truncated, truncation_value, params)
+    body = functools.partial(step_once, params, policy=policy, env=env, env_params=env_params, keep=keep)
+    return jax.lax.scan(body, state, inputs, length=num_steps)
+
+
+def window_inputs(
+    key: Array,
+    params: Params,
+    state: RolloutState,
+    policy: Policy,
+    env: Environment,
+    env_params: Any,
+    num_steps: int,
+    noise: Any = None,
+    actions: Any = None,
+) -> Inputs:
+    """Draw what a window of steps takes, one row for each: see `step_once`."""
     # All that is random is drawn before the loop: one large kernel is cheaper than many small ones.
     start_like = state.obs, state.env_state
     act_key, randomness = draw_randomness(key, env, env_params, start_like=start_like, num_steps=num_steps)
@@ -139,9 +157,7 @@ def rollout(
         noise = draw_noise(distribution, act_key, num_draws=num_steps)
         act_keys = jax.random.split(act_key, num_steps) if noise is None else None
 
-    keep = None if truncation_value is None else functools.partial(_value_where_truncated, truncation_value, params)
-    body = functools.partial(step_once, params, policy=policy, env=env, env_params=env_params, keep=keep)
-    return jax.lax.scan(body, state, (act_keys, randomness, noise, actions), length=num_steps)
+    return act_keys, randomness, noise, actions
 
 
 def _check_given(noise: Any, actions: Any, lead: tuple[int, ...]) -> None:
