@@ -17,6 +17,7 @@ from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
 from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.pathwise import pathwise_gradient
+from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -25,10 +26,12 @@ __all__ = [
     "Contributions",
     "Estimator",
     "GradientInfo",
+    "RecursionState",
     "Surrogate",
     "action_distribution",
     "actor_critic",
     "control_variate",
+    "episode_ratio",
     "estimator",
     "expected_gradient",
     "gpomdp",
@@ -41,6 +44,8 @@ __all__ = [
     "ppo_objective",
     "reinforce",
     "sampled_gradient",
+    "scale_by_storm",
+    "scale_by_svrpg",
     "upgo_actor_critic",
     "vtrace_actor_critic",
 ]
