@@ -15,6 +15,7 @@ their parameters and have the same batch axes; actions, noise and relaxed sample
 
 from pgjax.expectation import laws
 from pgjax.expectation.enumeration import enumerated
+from pgjax.expectation.gaussian import quadratic, quadrature
 from pgjax.expectation.integration import nodes
 from pgjax.expectation.paths import at_mode, pathwise
 from pgjax.expectation.relaxations import gumbel_softmax, rebar, relax, straight_through
@@ -36,6 +37,8 @@ __all__ = [
     "laws",
     "nodes",
     "pathwise",
+    "quadratic",
+    "quadrature",
     "rebar",
     "relax",
     "rule",
