@@ -80,7 +80,6 @@ def test_the_mean_over_branches_is_the_value_of_the_state_and_of_the_action_take
 
 def test_short_branches_take_the_value_that_follows_and_miss_it_without() -> None:
     _, _, at = visited()
-    v, v_var, _, _ = moments_to_go()
     table = jnp.asarray(MDP.reward.max(1), jnp.float32)
     value = lambda params, obs: obs @ table  # noqa: E731
     probs, p, r = (np.asarray(x, float) for x in (jax.nn.softmax(LOGITS), MDP.transition, MDP.reward))
@@ -127,9 +126,7 @@ def test_each_environment_has_its_own_parameters_and_a_recurrent_policy_its_own_
 
     slope = jnp.array([1.0, -2.0])
     kwargs = {"policy": counting, "env": Ramp(), "env_params": {"slope": slope}}
-    state = pg.init_rollout(
-        jax.random.key(0), Ramp(), {"slope": slope}, num_envs=2, policy_state=jnp.array([0.0, 5.0])
-    )
+    state = pg.init_rollout(jax.random.key(0), Ramp(), {"slope": slope}, num_envs=2, policy_state=jnp.array([0.0, 5.0]))
     _, window, states = pg.rollout_with_states(jax.random.key(1), 1.0, state, **kwargs, num_steps=3)
     found = pg.branch_returns(
         jax.random.key(2), 1.0, states, **kwargs, discount=0.5, num_branches=1, num_steps=9,

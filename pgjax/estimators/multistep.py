@@ -84,7 +84,7 @@ def n_step_actor_critic(
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 7.1.
     """
     values, next_values = values_and_next(params, trajectory, policy, value, state, last_obs)
-    ends = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
+    ends: dict[str, Any] = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
     target = n_step_returns(trajectory.reward, next_values, **ends, discount=discount, n=n)
     advantage = target - values
     targets = {"advantage": advantage, "weight": weighted(advantage, step_weight), "value_target": target}
@@ -161,7 +161,11 @@ def upgo_actor_critic(
     """
     distribution, values = policy_and_value(params, trajectory, policy, value, state)
     _, next_values = values_and_next(params, trajectory, policy, value, state, last_obs)
-    window = {"terminated": trajectory.terminated, "truncated": trajectory.truncated, "discount": discount}
+    window: dict[str, Any] = {
+        "terminated": trajectory.terminated,
+        "truncated": trajectory.truncated,
+        "discount": discount,
+    }
     advantage = upgo(trajectory.reward, values, next_values, **window) - values
     weight = weighted(advantage, step_weight)
     if clip_pg_rho is not None:

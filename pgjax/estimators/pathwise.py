@@ -121,9 +121,10 @@ def pathwise_gradient(
             after = jnp.where(row.done, jnp.ones_like(weight), discount * weight)
             return (state, after), (-earned, row.reward)
 
-        body = jax.checkpoint(step) if checkpoint else step
+        body: Any = jax.checkpoint(step) if checkpoint else step
         last = jnp.arange(steps) == steps - 1
-        (_, _), (losses, reward) = jax.lax.scan(body, (state, start[0]), (noise, last))
+        start_from: Any = state, start[0]
+        _, (losses, reward) = jax.lax.scan(body, start_from, (noise, last))
         return losses, {"reward": reward}
 
     return Surrogate(loss, (noise, weight[None]))

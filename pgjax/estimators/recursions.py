@@ -69,7 +69,7 @@ def episode_ratio(
 class RecursionState(NamedTuple):
     """What a variance-reduced recursion compares with."""
 
-    count: Array  # scalar int32, updates so far
+    num_updates: Array  # scalar int32, updates so far
     params: Any  # the parameters at the anchor: those of the update before, or the snapshot
     estimate: Any  # the estimate there
 
@@ -122,10 +122,10 @@ def scale_by_storm(weight: Weight) -> optax.GradientTransformationExtraArgs:
 
     def update(updates: Any, state: RecursionState, params: Any = None, *, gradient_at: Any = None, **_: Any) -> Any:
         _require_arguments("scale_by_storm", params, gradient_at)
-        alpha = jnp.asarray(weight(state.count) if callable(weight) else weight)
-        alpha = jnp.where(state.count == 0, 1.0, alpha)
+        alpha = jnp.asarray(weight(state.num_updates) if callable(weight) else weight)
+        alpha = jnp.where(state.num_updates == 0, 1.0, alpha)
         estimate = _corrected(updates, state, alpha, gradient_at)
-        return estimate, RecursionState(state.count + 1, params, estimate)
+        return estimate, RecursionState(state.num_updates + 1, params, estimate)
 
     return optax.GradientTransformationExtraArgs(_init, update)
 
@@ -170,12 +170,12 @@ def scale_by_svrpg(period: int) -> optax.GradientTransformationExtraArgs:
 
     def update(updates: Any, state: RecursionState, params: Any = None, *, gradient_at: Any = None, **_: Any) -> Any:
         _require_arguments("scale_by_svrpg", params, gradient_at)
-        snapshot = state.count % period == 0
+        snapshot = state.num_updates % period == 0
         estimate = _corrected(updates, state, jnp.where(snapshot, 1.0, 0.0), gradient_at)
         anchor, mean = jax.tree.map(
             lambda new, old: jnp.where(snapshot, new, old), (params, estimate), (state.params, state.estimate)
         )
-        return estimate, RecursionState(state.count + 1, anchor, mean)
+        return estimate, RecursionState(state.num_updates + 1, anchor, mean)
 
     return optax.GradientTransformationExtraArgs(_init, update)
 
@@ -190,9 +190,7 @@ def _corrected(updates: Any, state: RecursionState, alpha: Array, gradient_at: C
     def correct() -> Any:
         old = gradient_at(state.params)
         _checks.require_same_structure("the result of gradient_at", old, updates, of="the updates")
-        return jax.tree.map(
-            lambda g, d, h: (g + (1.0 - alpha) * (d - h)).astype(g.dtype), updates, state.estimate, old
-        )
+        return jax.tree.map(lambda g, d, h: (g + (1.0 - alpha) * (d - h)).astype(g.dtype), updates, state.estimate, old)
 
     return jax.lax.cond(alpha == 1.0, lambda: updates, correct)
 

@@ -147,7 +147,7 @@ def objective_by_loops(k: float, x: Any, push: Any, ends: Any, weight: Any, v: A
 
 
 def square(params: Any, obs: Any) -> Any:
-    return params.sum() * 0.0 + 1.7 * (0.3 - obs[..., 0] ** 2)
+    return (1.3 + params.sum()) * (0.3 - obs[..., 0] ** 2)
 
 
 def test_windows_with_resets_agree_with_differences_of_a_loop() -> None:

@@ -1,4 +1,4 @@
-"""SVRPG and STORM: the mean of a recursion over all trajectories is the exact gradient; its variance near the anchor."""
+"""SVRPG and STORM: the mean over all trajectories is the exact gradient, and the variance near the anchor is small."""
 
 import functools
 from typing import Any
@@ -100,11 +100,15 @@ def test_recursions_by_hand() -> None:
     for t in range(1, 4):
         d.append(g[t] + 0.75 * (d[-1] - h[t]))
     estimate, state = steps(pg.scale_by_storm(0.25), calls)
-    np.testing.assert_allclose([estimate[0], state.params[0], state.estimate[0], state.count], [d[3], 13.0, d[3], 4])
+    np.testing.assert_allclose(
+        [estimate[0], state.params[0], state.estimate[0], state.num_updates], [d[3], 13.0, d[3], 4]
+    )
     estimate, state = steps(pg.scale_by_svrpg(3), calls[:3])
     np.testing.assert_allclose([estimate[0], state.params[0], state.estimate[0]], [4.0 + 1.0 - 0.25, 10.0, 1.0])
     estimate, state = steps(pg.scale_by_svrpg(3), calls)  # the fourth is a snapshot
-    np.testing.assert_allclose([estimate[0], state.params[0], state.estimate[0], state.count], [8.0, 13.0, 8.0, 4])
+    np.testing.assert_allclose(
+        [estimate[0], state.params[0], state.estimate[0], state.num_updates], [8.0, 13.0, 8.0, 4]
+    )
     page = pg.scale_by_storm(lambda count: jnp.where(count == 2, 1.0, 0.0))
     np.testing.assert_allclose(steps(page, calls)[0][0], g[3] + g[2] - h[3])
 

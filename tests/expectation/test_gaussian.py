@@ -44,7 +44,9 @@ POINT = np.array([0.4, -0.7, 0.3, -0.2])
 @pytest.mark.parametrize(("name", "options"), [("quadratic", {}), ("quadrature", {"num_nodes": 2})])
 def test_polynomials_up_to_degree_three_are_exact_with_their_gradients(name: str, options: Any, order: int) -> None:
     rule = getattr(expectation, name)
-    got = jax.jit(jax.value_and_grad(lambda t: rule.given({}, make(t), lambda x: polynomial(x, order), **options)))(POINT)
+    got = jax.jit(jax.value_and_grad(lambda t: rule.given({}, make(t), lambda x: polynomial(x, order), **options)))(
+        POINT
+    )
     want = jax.jit(jax.value_and_grad(lambda t: by_moments(t, order)))(POINT)
     for x, y in zip(got, want, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-12)
@@ -69,7 +71,7 @@ def gradient(rule: Any, problem: Any, **options: Any) -> Any:
 
 
 def test_what_is_not_a_polynomial_converges_under_quadrature_and_is_off_in_closed_form() -> None:
-    for problem, nodes in ((cases.normal(), (2, 6, 16)), (cases.tanh_normal(), (4, 24, 64))):
+    for problem, nodes in ((cases.normal(), (2, 6, 16)), (cases.tanh_normal(), (24, 64, 128))):
         truth = jax.grad(problem.exact)(THETA, W)
         errors = [np.abs(gradient(expectation.quadrature, problem, num_nodes=n) - truth).max() for n in nodes]
         assert errors[0] > errors[1] > 100 * errors[2]
@@ -80,8 +82,8 @@ def test_what_is_not_a_polynomial_converges_under_quadrature_and_is_off_in_close
 
 def test_identity_20_score_path_and_quadrature_agree_and_so_does_steins_identity() -> None:
     """E[f ∇log p] = E[∇f ∂x/∂θ] = ∇ Σ w f: the score function minus the path has mean 0, for f and for f + 1 alike."""
-    grid = lambda t: expectation.quadrature.given({}, make(t), smooth, num_nodes=40)  # noqa: E731
     smooth = lambda x: jnp.sin(x[..., 0]) * jnp.cos(0.5 * x[..., 1]) + 0.1 * x[..., 0] ** 3  # noqa: E731
+    grid = lambda t: expectation.quadrature.given({}, make(t), smooth, num_nodes=40)  # noqa: E731
     exact_grad, means = jax.jit(jax.grad(grid))(POINT), []
     for rule in (expectation.score_function, expectation.pathwise):
         noise, weights = expectation.nodes(rule, make(POINT), size=40)
