@@ -99,9 +99,9 @@ def scale_by_storm(weight: Weight) -> optax.GradientTransformationExtraArgs:
         ValueError: if weight is a number outside [0, 1].
 
     Properties:
-        Where g' is unbiased for the gradient at the old parameters, the error of d is (1 - α_t) times that of the update
-        before, plus one of mean 0: unbiased from the start if d_0 is. The new error is small where the parameters
-        moved little. Without the weights g' is biased. Two gradients an update.
+        Where g' is unbiased for the gradient at the old parameters, the error of d is (1 - α_t) times that of the
+        update before, plus one of mean 0: unbiased from the start if d_0 is. The new error is small where the
+        parameters moved little. Without the weights g' is biased. Two gradients an update.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -138,8 +138,8 @@ def scale_by_svrpg(period: int) -> optax.GradientTransformationExtraArgs:
     Shapes: the estimate like params.
 
     Args:
-        period: updates from one snapshot θ̃ to the next, at least 1; the batch of updates 0, period, 2 period, ... should
-            be large.
+        period: updates from one snapshot θ̃ to the next, at least 1; the batch of updates 0, period, 2 period, ...
+            should be large.
 
     Returns:
         An `optax.GradientTransformationExtraArgs`, whose update takes, by name, ``gradient_at``, as that of

@@ -101,8 +101,8 @@ def branch_returns(
         num_branches: N, branches of each state, at least 1; static.
         num_steps: the longest branch, environment steps, at least 1; static.
         actions: leaves [T, B, ...], first actions, such as `trajectory.action`; None lets the policy choose.
-        value: value(params, obs) -> [...] float of what follows a branch that is cut, by num_steps or a truncation; None
-            means 0: rewards beyond the cut are then missing. For policies without memory.
+        value: value(params, obs) -> [...] float of what follows a branch that is cut, by num_steps or a truncation;
+            None means 0: rewards beyond the cut are then missing. For policies without memory.
         chunk: states that are played on from at once, which bounds the memory; static.
 
     Returns:
