@@ -124,7 +124,7 @@ def pathwise_gradient(
         body: Any = jax.checkpoint(step) if checkpoint else step
         last = jnp.arange(steps) == steps - 1
         start_from: Any = state, start[0]
-        _, (losses, reward) = jax.lax.scan(body, start_from, (noise, last))
+        losses, reward = jax.lax.scan(body, start_from, (noise, last))[1]
         return losses, {"reward": reward}
 
     return Surrogate(loss, (noise, weight[None]))
