@@ -181,6 +181,19 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         {"discount": d.number(), "clip_rho": 1 + d.number(), "entropy_coef": d.number()},
         {"policy": policy, "value": value},
     ),
+    "n_step_actor_critic": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "value_coef": d.number(), "entropy_coef": d.number()},
+        {"policy": policy, "value": value, "n": 2},
+    ),
+    "upgo_actor_critic": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "lam": d.number(), "clip_pg_rho": 1 + d.number(), "entropy_coef": d.number()},
+        {"policy": policy, "value": value},
+    ),
+    "episode_ratio": lambda d: Case(  # a constant
+        (d.params(), d.trajectory()), static={"policy": policy}, smooth=False
+    ),
     "ppo": lambda d: Case(
         (d.params(), d.trajectory()),
         {"discount": d.number(), "lam": d.number(), "clip": d.number(), "entropy_coef": d.number()},

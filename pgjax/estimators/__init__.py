@@ -15,6 +15,9 @@ from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
 from pgjax.estimators.clipped import ppo, ppo_objective
 from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
+from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
+from pgjax.estimators.pathwise import pathwise_gradient
+from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -23,19 +26,26 @@ __all__ = [
     "Contributions",
     "Estimator",
     "GradientInfo",
+    "RecursionState",
     "Surrogate",
     "action_distribution",
     "actor_critic",
     "control_variate",
+    "episode_ratio",
     "estimator",
     "expected_gradient",
     "gpomdp",
     "likelihood_ratio",
     "linearized_critic",
     "log_prob_taken",
+    "n_step_actor_critic",
+    "pathwise_gradient",
     "ppo",
     "ppo_objective",
     "reinforce",
     "sampled_gradient",
+    "scale_by_storm",
+    "scale_by_svrpg",
+    "upgo_actor_critic",
     "vtrace_actor_critic",
 ]

@@ -94,7 +94,7 @@ def actor_critic(
         lam=lam,
     )
     targets = {"advantage": advantage, "weight": weighted(advantage, step_weight), "value_target": advantage + values}
-    return Surrogate(_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
+    return Surrogate(joint_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
 
 
 @estimator(unit_interval=("discount", "lam"))
@@ -186,10 +186,10 @@ def vtrace_actor_critic(
         clip_pg_rho=clip_pg_rho,
     )
     targets = {"advantage": advantage, "weight": weighted(advantage, step_weight), "value_target": value_target}
-    return Surrogate(_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
+    return Surrogate(joint_loss(policy, value, value_coef, entropy_coef), targets, mask, state)
 
 
-def _loss(policy: Policy, value: Value, value_coef: Array | float, entropy_coef: Array | float | None) -> Any:
+def joint_loss(policy: Policy, value: Value, value_coef: Array | float, entropy_coef: Array | float | None) -> Any:
     """What an actor and a critic minimise together, given the targets."""
 
     def loss(params: Params, trajectory: Trajectory, targets: Any, state: Any) -> tuple[Array, dict[str, Array]]:

@@ -117,6 +117,7 @@ def _make(body: Callable[..., Any], selects: tuple[str, ...], unit_interval: tup
     wanted = signature.parameters[second].annotation
     classes = (wanted,) if wanted in (Trajectory, RolloutState) else (Trajectory, RolloutState)
     seen: set[Any] = set()  # shapes whose axes have been looked at
+    optional = {name for name, p in signature.parameters.items() if p.default is None}
 
     def form_of(arguments: dict[str, Any]) -> tuple[Params, Data, Surrogate | Contributions]:
         remedy = f"{body.__name__} takes (params, {second}), in this order."
@@ -157,7 +158,8 @@ def _make(body: Callable[..., Any], selects: tuple[str, ...], unit_interval: tup
         def call(*args: Any, **kwargs: Any) -> Any:
             _look_at_axes(kwargs.get(second, args[1] if len(args) > 1 else None), seen)
             for key in FUNCTIONS & kwargs.keys():
-                _checks.require_callable(key, kwargs[key])
+                if kwargs[key] is not None or key not in optional:
+                    _checks.require_callable(key, kwargs[key])
             return program(*args, **kwargs)
 
         call.__signature__ = signature.replace(return_annotation=result)  # type: ignore[attr-defined]

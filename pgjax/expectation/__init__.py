@@ -17,6 +17,7 @@ from pgjax.expectation import laws
 from pgjax.expectation.antithetic import mirrored
 from pgjax.expectation.augmented import arm, disarm
 from pgjax.expectation.enumeration import enumerated
+from pgjax.expectation.gaussian import quadratic, quadrature
 from pgjax.expectation.integration import nodes
 from pgjax.expectation.paths import at_mode, pathwise
 from pgjax.expectation.relaxations import gumbel_softmax, rebar, reinmax, relax, straight_through
@@ -44,6 +45,8 @@ __all__ = [
     "mirrored",
     "nodes",
     "pathwise",
+    "quadratic",
+    "quadrature",
     "rebar",
     "reinmax",
     "relax",

@@ -1,5 +1,6 @@
 """Stepping many environments under a policy, and keeping what happened."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
-from pgjax.distributions import action_from_noise, draw_noise, log_prob_of, sample_action
-from pgjax.envs.boundary import Outcome, StepRandomness, batched_reset, batched_step, draw_randomness
+from pgjax.distributions import draw_noise
+from pgjax.envs.boundary import Outcome, batched_reset, draw_randomness
 from pgjax.envs.description import agents_of
-from pgjax.rollout._episodes import advance
+from pgjax.rollout._step import Inputs, step_once
 from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
@@ -129,6 +130,24 @@ def rollout(
     _checks.require_instance("state", state, RolloutState, remedy="Start with init_rollout, and check the order.")
     num_steps = _checks.as_positive_int("num_steps", num_steps)
     _check_given(noise, actions, (num_steps, *state.step.shape))
+    inputs = window_inputs(key, params, state, policy, env, env_params, num_steps, noise, actions)
+    keep = None if truncation_value is None else functools.partial(_value_where_truncated, truncation_value, params)
+    body = functools.partial(step_once, params, policy=policy, env=env, env_params=env_params, keep=keep)
+    return jax.lax.scan(body, state, inputs, length=num_steps)
+
+
+def window_inputs(
+    key: Array,
+    params: Params,
+    state: RolloutState,
+    policy: Policy,
+    env: Environment,
+    env_params: Any,
+    num_steps: int,
+    noise: Any = None,
+    actions: Any = None,
+) -> Inputs:
+    """Draw what a window of steps takes, one row for each: see `step_once`."""
     # All that is random is drawn before the loop: one large kernel is cheaper than many small ones.
     start_like = state.obs, state.env_state
     act_key, randomness = draw_randomness(key, env, env_params, start_like=start_like, num_steps=num_steps)
@@ -138,31 +157,7 @@ def rollout(
         noise = draw_noise(distribution, act_key, num_draws=num_steps)
         act_keys = jax.random.split(act_key, num_steps) if noise is None else None
 
-    def body(state: RolloutState, inputs: tuple[Any, StepRandomness, Any, Any]) -> tuple[RolloutState, Trajectory]:
-        act_key, randomness_t, noise_t, action_t = inputs
-        distribution, extras, policy_state = apply_policy(policy, params, state.obs, state.policy_state)
-        action, raw_action, log_prob = _act(distribution, act_key, noise_t, action_t)
-        _checks.require_one_each("log_prob that policy gives", log_prob, state.step.shape)
-        outcome = batched_step(randomness_t, env, env_params, state.env_state, action)
-        kept = None
-        if truncation_value is not None:
-            kept = _value_where_truncated(truncation_value, params, outcome, policy_state)
-        row = Trajectory(
-            obs=state.obs,
-            action=action,
-            reward=outcome.reward,
-            next_obs=outcome.next_obs if truncation_value is None else None,
-            terminated=outcome.terminated,
-            truncated=outcome.truncated,
-            log_prob=log_prob,
-            step=state.step,
-            raw_action=raw_action,
-            extras=extras,
-            truncation_value=kept,
-        )
-        return advance(state, outcome, policy_state), row
-
-    return jax.lax.scan(body, state, (act_keys, randomness, noise, actions), length=num_steps)
+    return act_keys, randomness, noise, actions
 
 
 def _check_given(noise: Any, actions: Any, lead: tuple[int, ...]) -> None:
@@ -175,15 +170,6 @@ def _check_given(noise: Any, actions: Any, lead: tuple[int, ...]) -> None:
                 raise ValueError(
                     f"{name} must have the leading axes {axes} = {list(lead)}, got {list(jnp.shape(leaf))}."
                 )
-
-
-def _act(distribution: Any, key: Any, noise: Any, action: Any) -> tuple[Any, Any, Array]:
-    """Take the given action, that of the given noise, or else a sample: (action, raw action, log-probability)."""
-    if action is not None:
-        return action, None, log_prob_of(distribution, action)
-    if noise is not None:
-        return action_from_noise(distribution, noise)
-    return sample_action(distribution, key)
 
 
 def _value_where_truncated(value: Value, params: Params, outcome: Outcome, policy_state: Any) -> Array:

@@ -36,7 +36,8 @@ def test_every_estimator_shows_its_signature_and_its_result() -> None:
     assert {"reinforce", "actor_critic", "ppo", "vtrace_actor_critic", "expected_gradient"} <= estimators().keys()
     for name, estimator in estimators().items():
         shown = inspect.signature(estimator)
-        assert list(shown.parameters)[:3] == ["params", "trajectory", "policy"], name
+        data = "state" if name == "pathwise_gradient" else "trajectory"
+        assert list(shown.parameters)[:3] == ["params", data, "policy"], name
         assert shown.return_annotation == tuple[Any, GradientInfo], name
         page = pydoc.plain(pydoc.render_doc(estimator))
         assert "policy: " in page, name

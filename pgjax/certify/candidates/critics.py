@@ -6,7 +6,7 @@ from typing import Any
 from pgjax._types import Trajectory
 from pgjax.certify.candidates.arguments import WHOLE, weight
 from pgjax.certify.candidates.candidate import Candidate
-from pgjax.estimators import actor_critic, ppo, vtrace_actor_critic
+from pgjax.estimators import actor_critic, n_step_actor_critic, ppo, upgo_actor_critic, vtrace_actor_critic
 from pgjax.exact.variance.offpolicy_pairs import vtrace_pair
 from pgjax.exact.variance.pairs import gae_pair
 from pgjax.losses import discovered_loss, importance_weighted_loss, ppo_clip_loss, sequence_log_ratio, spo_loss
@@ -18,7 +18,7 @@ def critic_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_actor_critic(), *_vtrace(), *_ppo(), *_surrogates()]
+    return [*_actor_critic(), *_multistep(), *_vtrace(), *_ppo(), *_surrogates()]
 
 
 def _actor_critic() -> list[Candidate]:
@@ -44,6 +44,30 @@ def _actor_critic() -> list[Candidate]:
 
     lams = (0.0, 0.95, 1.0)
     return [*(entry(lam, exact) for exact in (True, False) for lam in lams), entry(0.95, True, weighted=False)]
+
+
+def _multistep() -> list[Candidate]:
+    """n-step returns, unbiased with the exact value or with all steps; upgoing ones, never."""
+
+    def steps(name: str, n: int, claim: str | None, exact: bool) -> Candidate:
+        return Candidate(
+            name,
+            n_step_actor_critic,
+            lambda p, t: {"n": n, "value": p.value if exact else p.erring_value, **weight(p, t)},
+            claim=claim,
+            needs=("own data", "exact value") if exact else WHOLE,
+            reference="Mnih et al. (2016)",
+        )
+
+    return [
+        steps("actor-critic of 2 steps, exact value", 2, "gradient", True),
+        steps("actor-critic of 1 step, wrong value", 1, None, False),
+        steps("actor-critic of all steps, wrong value", 10_000, "gradient", False),
+        Candidate(
+            "UPGO, wrong value", upgo_actor_critic, lambda p, t: {"value": p.erring_value, **weight(p, t)}, claim=None,
+            needs=WHOLE, reference="Vinyals et al. (2019)",
+        ),
+    ]  # fmt: skip
 
 
 def _vtrace() -> list[Candidate]:

@@ -41,8 +41,15 @@ def _pathwise() -> list[Candidate]:
     smooth = ("smooth samples",)
     return [
         Candidate("pathwise", ex.pathwise, needs=smooth, reference="Kingma and Welling (2014)"),
+        Candidate(
+            "Gauss-Hermite quadrature, 24 nodes", ex.quadrature, lambda p, noise: {"num_nodes": 24},
+            needs=smooth, reference="Golub and Welsch (1969)",
+        ),
+        Candidate(
+            "quadratic at the mean", ex.quadratic, claim=None, needs=smooth, reference="Ciosek and Whiteson (2018)",
+        ),
         Candidate("at the mode", ex.at_mode, claim=None, needs=smooth, reference="Silver et al. (2014)"),
-    ]
+    ]  # fmt: skip
 
 
 def _relaxed() -> list[Candidate]:
