@@ -8,13 +8,15 @@ is a descent direction and goes straight into optax.
 Every estimator sums over time and averages over the batch axes. A column of the batch is one trajectory.
 
 Read `surrogate` for the form, `score_function` for the first examples, `actor_critics` and `clipped` for those with a
-critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`.
+critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `optimal` for baselines that
+are fitted to the scores.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
 from pgjax.estimators.clipped import ppo, ppo_objective
 from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
+from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -29,13 +31,16 @@ __all__ = [
     "control_variate",
     "estimator",
     "expected_gradient",
+    "fit_optimal_baseline",
     "gpomdp",
     "likelihood_ratio",
     "linearized_critic",
     "log_prob_taken",
+    "optimal_baseline_gradient",
     "ppo",
     "ppo_objective",
     "reinforce",
     "sampled_gradient",
+    "square_scores",
     "vtrace_actor_critic",
 ]
