@@ -60,10 +60,7 @@ def leave_one_out(return_: Array, mask: Array | None = None, *, axis: int | None
             "One trajectory has no others: use baseline=None, a constant or a value baseline."
         )
     mask = jnp.ones_like(return_, bool) if mask is None else _checks.as_boolean("mask", mask, like=return_)
-    # Counted from the largest of them, so that the baseline of equal returns is that return without a rounding error:
-    # an optimiser that scales gradients up would make a step of it.
-    origin = jnp.max(return_, axis, keepdims=True, where=mask, initial=-jnp.inf)
-    origin = jax.lax.stop_gradient(jnp.where(jnp.isfinite(origin), origin, 0.0))
+    origin = _origin(jnp.max(return_, axis, keepdims=True, where=mask, initial=-jnp.inf))
     masked = jnp.where(mask, return_ - origin, 0.0)
     others = mask.sum(axis, keepdims=True) - mask
     return jnp.where(others > 0, origin + (masked.sum(axis, keepdims=True) - masked) / jnp.maximum(others, 1), 0.0)
@@ -104,7 +101,8 @@ def batch_mean(return_: Array, *, axis: int | None = None) -> Array:
     """
     return_ = _checks.as_floating("return_", return_, ndim_at_least=1)
     axis = trajectory_axis(return_.ndim, axis)
-    return jnp.broadcast_to(return_.mean(axis, keepdims=True), return_.shape)
+    origin = _origin(return_.max(axis, keepdims=True))
+    return jnp.broadcast_to(origin + (return_ - origin).mean(axis, keepdims=True), return_.shape)
 
 
 @compiled("axis")
@@ -153,8 +151,7 @@ def grpo_advantages(
             f"return_ must hold groups of at least 2 along axis {axis}, got shape {list(return_.shape)}. One member "
             "has nobody to be compared with: repeat its start state, see repeat_states."
         )
-    # Counted from the largest, so that equal returns differ by nothing from their mean: see `leave_one_out`.
-    centred = return_ - return_.max(axis, keepdims=True)
+    centred = return_ - _origin(return_.max(axis, keepdims=True))
     centred = centred - centred.mean(axis, keepdims=True)
     deviation = jnp.sqrt(jnp.square(centred).sum(axis, keepdims=True) / (return_.shape[axis] - 1))
     advantages = centred / (deviation + eps)
@@ -163,3 +160,11 @@ def grpo_advantages(
     length = _checks.as_array("length", length)
     _checks.require_same_shape("return_", return_.shape, length=length)
     return advantages / jax.lax.stop_gradient(length).astype(advantages.dtype)
+
+
+def _origin(largest: Array) -> Array:
+    """Return what to count returns from, so that the mean of equal returns is that return without a rounding error.
+
+    An optimiser that scales gradients up would make a step of the error.
+    """
+    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))

@@ -88,11 +88,13 @@ def test_the_fit_on_all_trajectories_is_the_exact_optimum() -> None:
 
 def test_the_golden_variances_of_the_best_baselines() -> None:
     _, _, _, _, (found, _, _) = three_steps()
-    close(found["constant"][4], TWO_STATE_THREE.reinforce_variance, atol=PRINTED[8])
-    close(found["constant"][2], TWO_STATE_THREE.scalar_baseline_variance, atol=PRINTED[8])
-    close(found["each parameter"][2], TWO_STATE_THREE.parameter_baseline_variance, atol=PRINTED[8])
-    assert float(found["step and state"][2]) < float(found["step"][2])
-    assert float(found["step, each parameter"][2]) < float(found["step"][2])
+    golden = functools.partial(np.testing.assert_allclose, rtol=1e-8)
+    golden(found["constant"][4], TWO_STATE_THREE.reinforce_variance)
+    golden(found["constant"][2], TWO_STATE_THREE.scalar_baseline_variance)
+    golden(found["each parameter"][2], TWO_STATE_THREE.parameter_baseline_variance)
+    assert float(found["step and state"][2]) < float(found["step"][2]) - FAR / 2
+    # Each parameter of a table is read in one state alone: a baseline of its own is one for each state.
+    close(found["step, each parameter"][2], found["step and state"][2])
 
 
 def test_the_best_baseline_of_each_step_is_the_joint_optimum_over_reward_indices() -> None:
@@ -166,8 +168,7 @@ def test_what_is_fitted_to_others_is_unbiased_and_what_sees_itself_is_not() -> N
     law, truth, found = triples()
     plug_in = {name for name in found if "plug-in" in name or "itself" in name}
     assert len(plug_in) == 7
-    # The total return weighs both scores with γ^t here, which is not the objective's gradient without a baseline
-    # either: what is compared is the mean of the estimate without one.
+    # The total return with scores weighed by γ^t does not have the gradient as its mean: any baseline must keep its own.
     for name, estimates in found.items():
         target = truth
         if name.startswith(("one", "each")):
@@ -220,8 +221,6 @@ def test_agents_share_the_fold_of_their_column_and_params_are_any_pytree(each: b
     assert jax.tree.map(jnp.shape, grads) == {"a": (4, 2, 3, 2), "b": (4, 2, 2)}
     # Nothing of column 0, of either agent, is in the coefficients of column 0.
     other = batch.reward.at[:, 0].multiply(2.0)
-    beta = lambda earned: estimate(batch, earned=earned)[0]["b"][0] - estimate(batch, earned=0 * earned + earned)[0]["b"][0]  # noqa: E731
-    close(beta(batch.reward), 0.0)
     changed, _ = estimate(batch, earned=other)
     plain, _ = estimate(batch, earned=batch.reward, num_folds=1)
     own = lambda earned: pg.reinforce.per_trajectory(  # noqa: E731
