@@ -24,9 +24,7 @@ def test_members_of_a_group_share_their_start_and_then_differ() -> None:
         assert many.shape == (G * N, *one.shape[1:])
         for g in range(G):
             np.testing.assert_array_equal(many[g * N : (g + 1) * N], np.broadcast_to(one[g], (N, *one.shape[1:])))
-    _, trajectory = pg.rollout(
-        jax.random.key(1), 1.0, starts, policy=policy, env=ENV, env_params=PARAMS, num_steps=T
-    )
+    _, trajectory = pg.rollout(jax.random.key(1), 1.0, starts, policy=policy, env=ENV, env_params=PARAMS, num_steps=T)
     groups = pg.as_groups(trajectory, num_repeats=N)
     assert groups.obs.shape == (T, G, N, 4)
     np.testing.assert_array_equal(groups.obs[0], np.broadcast_to(state.obs[:, None], (G, N, 4)))

@@ -45,7 +45,9 @@ def time_features(obs: Array, step: Array) -> Array:
     _checks.require_shape("obs", obs, (*step.shape, obs.shape[-1]), "[T, B, D]")
     clipped = jnp.clip(obs, -10.0, 10.0)
     time = step.astype(obs.dtype)[..., None] / 100.0
-    return jnp.concatenate([clipped, clipped * clipped, time, time * time, time * time * time, jnp.ones_like(time)], axis=-1)
+    return jnp.concatenate(
+        [clipped, clipped * clipped, time, time * time, time * time * time, jnp.ones_like(time)], axis=-1
+    )
 
 
 @compiled()

@@ -277,9 +277,7 @@ def _scores(
     rows = jax.vmap(lambda row: weighted(row, step_weight))(rows)
 
     def of_row(row: Array) -> Params:
-        return _weighted_scores.per_trajectory(
-            params, trajectory, policy=policy, weight=row, mask=mask, state=state
-        )[0]
+        return _weighted_scores.per_trajectory(params, trajectory, policy=policy, weight=row, mask=mask, state=state)[0]
 
     grads = jax.vmap(of_row)(rows)
     grads = jax.tree.map(lambda x: x.reshape(len(rows), -1, *x.shape[len(shape) :]), grads)
