@@ -38,7 +38,7 @@ def test_members_of_a_group_share_their_start_and_then_differ() -> None:
 
 
 def test_bad_groups_are_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="state must be a RolloutState, got .* Start with init_rollout"):
+    with pytest.raises(TypeError, match=r"state must be a RolloutState, got .* Start with init_rollout"):
         pg.repeat_states(3, num_repeats=2)  # type: ignore[arg-type]
     state = pg.init_rollout(jax.random.key(0), ENV, PARAMS, num_envs=1)
     with pytest.raises(ValueError, match="num_repeats must be at least 1, got 0"):

@@ -113,7 +113,7 @@ def grpo_advantages(
 
         A_i = (R_i - mean(R)) / (std(R) + ε) / L_i
 
-    Shapes: return_ [G, N] or [..., N]; result alike.
+    Shapes: return_ [..., N]; result alike.
 
     Args:
         return_: [..., N] float, R, the return of each of N members along axis, of groups that share a start state.

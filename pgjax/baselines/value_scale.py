@@ -214,7 +214,7 @@ def rescale_value_head(head: Params, old: ValueScale, new: ValueScale) -> Params
     if not (isinstance(head, dict) and set(head) == {"kernel", "bias"}):
         raise TypeError(
             "head must be a dict of kernel and bias, the parameters of one dense layer, got "
-            f"{sorted(head) if isinstance(head, dict) else type(head).__name__}. Take them out of the tree of parameters."
+            f"{sorted(head) if isinstance(head, dict) else type(head).__name__}. Take them out of the whole tree."
         )
     kernel, bias = head["kernel"], _checks.as_array("head['bias']", head["bias"])
     _checks.require_trailing_shape("head['kernel']", kernel, bias.shape, of="head['bias']")

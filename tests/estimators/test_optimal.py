@@ -168,7 +168,7 @@ def test_what_is_fitted_to_others_is_unbiased_and_what_sees_itself_is_not() -> N
     law, truth, found = triples()
     plug_in = {name for name in found if "plug-in" in name or "itself" in name}
     assert len(plug_in) == 7
-    # The total return with scores weighed by γ^t does not have the gradient as its mean: any baseline must keep its own.
+    # Total returns with scores weighed by γ^t do not have the gradient as their mean: a baseline must keep their own.
     for name, estimates in found.items():
         target = truth
         if name.startswith(("one", "each")):
