@@ -31,6 +31,7 @@ SIZES = {
     "B": B,
     "D": FEATURES,
     "F": FEATURES,
+    "G": 1,
     "N": B,
     "K": ACTIONS,
     "M": 2,
