@@ -117,7 +117,7 @@ def grpo_advantages(
 
     Args:
         return_: [..., N] float, R, the return of each of N members along axis, of groups that share a start state.
-        length: [..., N] int or float, L, steps of each member, at least 1; None divides by no length.
+        length: [..., N], L, steps of each member, at least 1; None divides by no length.
         eps: ε, reward units, more than 0.
         axis: the axis of the members, as for `leave_one_out`; static.
 

@@ -234,7 +234,8 @@ def square_scores(
         grads, _ = _weighted_scores.per_trajectory(
             params, trajectory, policy=policy, weight=ones, mask=mask, state=state
         )
-        return sum(jnp.sum(jnp.square(x), range(reward.ndim - 1, x.ndim)) for x in jax.tree.leaves(grads))
+        squares = [jnp.sum(jnp.square(x), range(reward.ndim - 1, x.ndim)) for x in jax.tree.leaves(grads)]
+        return jnp.sum(jnp.stack(squares), axis=0)
 
     return jax.lax.stop_gradient(jax.lax.map(of_row, jnp.arange(reward.shape[0])))
 

@@ -209,6 +209,14 @@ def test_square_scores_and_masks_agree_with_loops() -> None:
         beta = np.sum(psi[rest] * y[rest]) / np.sum(psi[rest] ** 2) / (1 + 1e-5)
         close(got[b].ravel(), -(y[b] - beta * psi[b]))
     assert int(info.num_nonfinite.sum()) == 0
+    each, _ = pg.optimal_baseline_gradient.per_trajectory(
+        logits, shown, policy=policy, earned=earned, mask=mask, per_parameter=True, ridge=0.5
+    )
+    for b in range(3):
+        rest = [j for j in range(3) if j != b]
+        square = np.sum(psi[rest] ** 2, 0)
+        beta = np.where(square > 0, np.sum(psi[rest] * y[rest], 0) / np.where(square > 0, 1.5 * square, 1.0), 0.0)
+        close(each[b].ravel(), -(y[b] - beta * psi[b]))
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -219,6 +227,12 @@ def test_agents_share_the_fold_of_their_column_and_params_are_any_pytree(each: b
     estimate = functools.partial(pg.optimal_baseline_gradient.per_trajectory, params, policy=act, per_parameter=each)
     grads, _ = estimate(batch, earned=batch.reward)
     assert jax.tree.map(jnp.shape, grads) == {"a": (4, 2, 3, 2), "b": (4, 2, 2)}
+    # The parameters in one leaf: a bias is the row of an observation that is 1.
+    one = batch.replace(obs=jnp.concatenate([batch.obs, jnp.ones_like(batch.obs[..., :1])], -1))
+    whole, _ = pg.optimal_baseline_gradient.per_trajectory(
+        jnp.concatenate([logits, jnp.zeros((1, 2))]), one, policy=policy, earned=batch.reward, per_parameter=each
+    )
+    close(jnp.concatenate([grads["a"], grads["b"][..., None, :]], -2), whole)
     # Nothing of column 0, of either agent, is in the coefficients of column 0.
     other = batch.reward.at[:, 0].multiply(2.0)
     changed, _ = estimate(batch, earned=other)
