@@ -192,6 +192,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory()),
         {"earned": d.normal(T, B), "mask": d.bools(T, B), "ridge": d.number()},
         {"policy": policy, "per_parameter": True},
+        keeps_dtype=False,  # contributions have no loss: it is reported as NaN in float32
     ),
     "fit_optimal_baseline": lambda d: Case(
         (d.params(), d.trajectory()),
