@@ -126,6 +126,40 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     # baselines
     "leave_one_out": lambda d: Case((d.normal(T, B), d.bools(T, B))),
     "batch_mean": lambda d: Case((d.normal(T, B),)),
+    "grpo_advantages": lambda d: Case((d.normal(T, B), 1 + d.uniform(T, B)), {"eps": d.number()}, smooth=False),
+    "optimal_baseline": lambda d: Case((d.normal(T, B), d.uniform(T, B)), static={"num_folds": 2}),
+    "step_baseline": lambda d: Case((d.normal(T, B), d.integers(2, T, B), d.uniform(T, B))),
+    "time_features": lambda d: Case((d.normal(T, B, FEATURES), d.integers(T, T, B))),
+    "fit_linear_baseline": lambda d: Case((d.normal(T, B, 2), d.normal(T, B), d.uniform(T, B)), {"ridge": d.number()}),
+    "linear_baseline": lambda d: Case((d.normal(T, B, FEATURES), d.normal(FEATURES)), smooth=False),
+    "cross_fitted_baseline": lambda d: Case(
+        (d.normal(T, B, 2), d.normal(T, B), d.uniform(T, B)), {"ridge": d.number()}, smooth=False
+    ),
+    "greedy_baseline": lambda d: Case(
+        (d.key(), d.normal(), start(d)),
+        {"discount": d.number()},
+        {"policy": cartpole_policy, "env": ENV, "env_params": ENV_PARAMS, "num_steps": 2},
+        keeps_dtype=False,
+        smooth=False,
+    ),
+    "init_value_scale": lambda d: Case(keeps_dtype=False, smooth=False),
+    "update_value_scale": lambda d: Case(
+        (pg.init_value_scale(), d.normal(T, B)), {"decay": d.number()}, keeps_dtype=False, smooth=False
+    ),
+    "normalize_value": lambda d: Case(
+        (pg.update_value_scale(pg.init_value_scale(), d.normal(B)), d.normal(T, B)), keeps_dtype=False
+    ),
+    "denormalize_value": lambda d: Case(
+        (pg.update_value_scale(pg.init_value_scale(), d.normal(B)), d.normal(T, B)), keeps_dtype=False
+    ),
+    "rescale_value_head": lambda d: Case(
+        (
+            {"kernel": d.params()["actor"], "bias": d.params()["actor"][0]},
+            pg.init_value_scale(),
+            pg.update_value_scale(pg.init_value_scale(), d.normal(B)),
+        ),
+        keeps_dtype=False,
+    ),
     "init_moving_mean": lambda d: Case(keeps_dtype=False, smooth=False),
     "moving_mean": lambda d: Case((pg.update_moving_mean(pg.init_moving_mean(), d.normal(B)),), keeps_dtype=False),
     "update_moving_mean": lambda d: Case(
@@ -169,6 +203,20 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory()),
         {"discount": d.number(), "step_weight": d.uniform(T, B), "mask": d.bools(T, B)},
         {"policy": policy, "baseline": pg.leave_one_out},
+    ),
+    "optimal_baseline_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"earned": d.normal(T, B), "mask": d.bools(T, B), "ridge": d.number()},
+        {"policy": policy, "per_parameter": True},
+        keeps_dtype=False,  # contributions have no loss: it is reported as NaN in float32
+    ),
+    "fit_optimal_baseline": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"earned": d.normal(T, B), "features": d.normal(T, B, 2), "weight": d.uniform(B)},
+        {"policy": policy},
+    ),
+    "square_scores": lambda d: Case(
+        (d.params(), d.trajectory()), static={"policy": policy, "cumulative": True}, smooth=False
     ),
     "gpomdp": lambda d: Case((d.params(), d.trajectory()), {"discount": d.number()}, {"policy": policy}),
     "actor_critic": lambda d: Case(
@@ -226,6 +274,8 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     # expectation
     "expectation.gradient_only": lambda d: Case((d.normal(T, B),)),
     # rollout: the environment computes in float32 whatever the parameters are
+    "repeat_states": lambda d: Case((start(d),), static={"num_repeats": 2}, keeps_dtype=False, smooth=False),
+    "as_groups": lambda d: Case((d.normal(T, B),), static={"num_repeats": B}),
     "init_rollout": lambda d: Case((d.key(), ENV, ENV_PARAMS), static={"num_envs": B}, keeps_dtype=False, smooth=False),
     "rollout": lambda d: Case(
         (d.key(), d.normal(), start(d)),

@@ -8,7 +8,8 @@ is a descent direction and goes straight into optax.
 Every estimator sums over time and averages over the batch axes. A column of the batch is one trajectory.
 
 Read `surrogate` for the form, `score_function` for the first examples, `actor_critics` and `clipped` for those with a
-critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`.
+critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `optimal` for baselines that
+are fitted to the scores.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
@@ -16,6 +17,7 @@ from pgjax.estimators.clipped import ppo, ppo_objective
 from pgjax.estimators.control import control_variate, linearized_critic
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
 from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
+from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.pathwise import pathwise_gradient
 from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
@@ -34,11 +36,13 @@ __all__ = [
     "episode_ratio",
     "estimator",
     "expected_gradient",
+    "fit_optimal_baseline",
     "gpomdp",
     "likelihood_ratio",
     "linearized_critic",
     "log_prob_taken",
     "n_step_actor_critic",
+    "optimal_baseline_gradient",
     "pathwise_gradient",
     "ppo",
     "ppo_objective",
@@ -46,6 +50,7 @@ __all__ = [
     "sampled_gradient",
     "scale_by_storm",
     "scale_by_svrpg",
+    "square_scores",
     "upgo_actor_critic",
     "vtrace_actor_critic",
 ]

@@ -6,6 +6,7 @@ Nothing is defined here: an estimator that is exported without an entry has no c
 from pgjax.certify.candidates.action_critics import action_critic_candidates
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.certify.candidates.critics import critic_candidates
+from pgjax.certify.candidates.fitted_baselines import fitted_baseline_candidates
 from pgjax.certify.candidates.rules import rule_candidates
 from pgjax.certify.candidates.score_function import score_function_candidates
 
@@ -18,6 +19,7 @@ def registry() -> tuple[Candidate, ...]:
     """
     return (
         *score_function_candidates(),
+        *fitted_baseline_candidates(),
         *critic_candidates(),
         *action_critic_candidates(),
         *rule_candidates(),

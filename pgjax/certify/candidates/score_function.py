@@ -79,8 +79,11 @@ def _reinforce() -> list[Candidate]:
 
 
 def _gpomdp() -> list[Candidate]:
-    """Baselines of single rewards ask for episodes of equal length: whether step l comes at all depends on actions."""
-    reference, equal = "Baxter and Bartlett (2001)", (*WHOLE, "equal lengths")
+    """Baselines of single rewards ask for episodes of equal length: whether step l comes at all depends on actions.
+
+    A function is subtracted from returns to go, which are there at every step, and asks for nothing.
+    """
+    reference = "Baxter and Bartlett (2001)"
     return [
         Candidate(
             "GPOMDP", gpomdp, needs=WHOLE, reference=reference,
@@ -88,7 +91,7 @@ def _gpomdp() -> list[Candidate]:
         ),
         Candidate(
             "GPOMDP, constant baseline", gpomdp, lambda p, t: {"baseline": p.objective / t.reward.shape[0]},
-            needs=equal, reference=reference,
+            needs=(*WHOLE, "equal lengths"), reference=reference,
         ),
-        Candidate("GPOMDP, leave-one-out", gpomdp, others, needs=equal, group_size=2, reference=reference),
+        Candidate("GPOMDP, leave-one-out", gpomdp, others, needs=WHOLE, group_size=2, reference=reference),
     ]  # fmt: skip
