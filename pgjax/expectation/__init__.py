@@ -21,6 +21,7 @@ from pgjax.expectation.relaxations import gumbel_softmax, rebar, relax, straight
 from pgjax.expectation.rules import Rule, rule
 from pgjax.expectation.sampling import Taken, taken
 from pgjax.expectation.score import dice, score_function, score_leave_one_out
+from pgjax.expectation.taylor import taylor, taylor_pathwise
 from pgjax.expectation.terms import bind, control_gradient, gradient_only, through
 
 __all__ = [
@@ -43,5 +44,7 @@ __all__ = [
     "score_leave_one_out",
     "straight_through",
     "taken",
+    "taylor",
+    "taylor_pathwise",
     "through",
 ]
