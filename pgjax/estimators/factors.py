@@ -133,7 +133,7 @@ def factor_log_probs(distribution: Any, trajectory: Trajectory) -> Array:
         return log_prob_of(Categorical(distribution.log_probs), action)
     if not isinstance(distribution, (Normal, TanhNormal, Beta, Bernoulli)):
         raise TypeError(
-            "the policy must give a distribution whose components are independent, Normal, TanhNormal, Beta, Bernoulli, "
+            "the policy must give a distribution of independent components, Normal, TanhNormal, Beta, Bernoulli, "
             f"MultiCategorical or Categorical, got {type(distribution).__name__}. Without factors use a baseline of "
             "the state."
         )
