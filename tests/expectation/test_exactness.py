@@ -64,6 +64,10 @@ CONTINUOUS: dict[str, tuple[Any, Problem, dict[str, Any]]] = {
     "dice normal": (expectation.dice, cases.normal(), {}),
     "pathwise normal": (expectation.pathwise, cases.normal(), {}),
     "pathwise tanh": (expectation.pathwise, cases.tanh_normal(), {}),
+    "taylor 1": (expectation.taylor, cases.normal(), {"order": 1}),
+    "taylor 2": (expectation.taylor, cases.normal(), {"order": 2}),
+    "taylor pathwise 1": (expectation.taylor_pathwise, cases.normal(), {"order": 1}),
+    "taylor pathwise 2": (expectation.taylor_pathwise, cases.normal(), {"order": 2}),
 }
 
 

@@ -20,7 +20,7 @@ Arguments = Callable[[Any, Any], dict[str, Any]]
 
 OFFERS = (
     *("own data", "other data", "whole episodes", "equal lengths", "exact value", "finitely many actions"),
-    *("smooth samples", "relaxed samples", "soft samples"),
+    *("smooth samples", "normal samples", "relaxed samples", "soft samples"),
 )
 
 
@@ -50,7 +50,7 @@ class Candidate:
             Of the trajectories: "own data" (the policy collects it), "other data" (another policy does), "whole
             episodes" (none is cut), "equal lengths" (of all episodes), "exact value" (`value` is that of the policy),
             "finitely many actions". Of a distribution: "finitely many actions", "smooth samples" (a sample is
-            differentiable in the parameters), "relaxed samples" (`relaxed_from`), "soft samples" (`soften`). None is
+            differentiable in the parameters), "normal samples" (of a Normal), "relaxed samples" (`relaxed_from`), "soft samples" (`soften`). None is
             ("own data",) for an estimator and () for a rule.
         group_size: K, how many trajectories it looks at together. What an estimator adds for one trajectory may
             depend on the others of its batch, as with `leave_one_out`; moments are then those of the mean over a group
