@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
+from pgjax._compile import compiled
 from pgjax._types import Params, Policy, RolloutState, Trajectory
 from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal, log_prob_of
 from pgjax.estimators.expected import Critic
@@ -142,6 +143,7 @@ def factor_log_probs(distribution: Any, trajectory: Trajectory) -> Array:
     return log_prob_of(rows, action[..., None], None if raw is None else raw[..., None])
 
 
+@compiled()
 def counterfactual_baseline(
     distribution: Any, trajectory: Trajectory, *, critic: Critic, draws: Array | None = None
 ) -> Array:

@@ -1,4 +1,4 @@
-"""Coefficients of control variates, interpolation and baselines of factors: exact means, over lists and by quadrature."""
+"""Coefficients of control variates, interpolation and baselines of factors: exact means by lists and quadrature."""
 
 import functools
 from typing import Any
@@ -173,7 +173,7 @@ def critic(table: Any, obs: Any, action: Any) -> Any:
 
 @functools.cache
 def interpolated() -> dict[str, Any]:
-    """Contributions for several shares, with and without the control variate, and what they lie between; one program."""
+    """Contributions for several shares, with and without the control variate, and what they lie between."""
     mdp, logits, batch, weights = every_trajectory("two_state", 2)
     table = pg.bind(critic, jnp.asarray(np.random.default_rng(3).normal(size=(2, 2))))
     returns = pg.discounted_returns(
@@ -182,18 +182,18 @@ def interpolated() -> dict[str, Any]:
     common = {"policy": policy, "critic": table, "rule": ex.enumerated, "step_weight": tabular.weight(batch, mdp)}
 
     @jax.jit
-    def run(logits: Any) -> dict[Any, Any]:
-        found = {
-            (share, eta): pg.interpolated_gradient.per_trajectory(
+    def run(logits: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            f"share {share}, coefficient {eta}": pg.interpolated_gradient.per_trajectory(
                 logits, batch, advantage=returns, share=share, coefficient=eta, **common
             )[0]
             for share in (0.0, 0.3, 1.0)
             for eta in (0.0, 1.0)
         }
         found["variate"] = pg.control_variate.per_trajectory(logits, batch, advantage=returns, **common)[0]
-        found["score"] = pg.control_variate.per_trajectory(
-            logits, batch, advantage=returns, coefficient=0.0, **common
-        )[0]
+        found["score"] = pg.control_variate.per_trajectory(logits, batch, advantage=returns, coefficient=0.0, **common)[
+            0
+        ]
         found["critic"] = pg.expected_gradient.per_trajectory(logits, batch, **common)[0]
         return found
 
@@ -203,11 +203,12 @@ def interpolated() -> dict[str, Any]:
 def test_interpolation_runs_in_a_line_from_the_control_variate_to_the_critic() -> None:
     found = interpolated()
     for eta, start in ((0.0, "score"), (1.0, "variate")):
-        close(found[0.0, eta], found[start])
-        close(found[1.0, eta], found["critic"])
-        close(found[0.3, eta], 0.7 * found[start] + 0.3 * found["critic"])
+        at = {share: found[f"share {share}, coefficient {eta}"] for share in (0.0, 0.3, 1.0)}
+        close(at[0.0], found[start])
+        close(at[1.0], found["critic"])
+        close(at[0.3], 0.7 * found[start] + 0.3 * found["critic"])
     weights, truth = found["weights"], found["truth"]
-    bias = [mean(found[share, 1.0], weights) + truth for share in (0.0, 0.3, 1.0)]
+    bias = [mean(x, weights) + truth for x in at.values()]
     assert np.abs(bias[0]).max() < 1e-12
     assert np.abs(bias[2]).max() > 0.1
     close(bias[1], 0.3 * bias[2])
@@ -224,6 +225,10 @@ def test_interpolation_with_the_exact_critic_is_unbiased_for_any_share() -> None
 
 
 # --- factors ----------------------------------------------------------------------------------------------------------
+
+
+BASE = np.array([0, 1, 0, 1, -1])  # the problem tells the time in its states, and the end has one of its own
+STATES = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])[BASE]
 
 
 def split(index: Any) -> Any:
@@ -246,7 +251,7 @@ def by_factors(
     params: Any, trajectory: pg.Trajectory, *, policy: Any, discount: Any, baseline: Any
 ) -> pg.Contributions:
     """The estimator of factors on a process whose four actions are pairs; baseline(trajectory) -> [T, B, 2]."""
-    t = trajectory.replace(action=split(trajectory.action))
+    t = trajectory.replace(action=split(trajectory.action), obs=trajectory.obs @ STATES)
     returns = pg.discounted_returns(t.reward, terminated=t.terminated, truncated=t.truncated, discount=discount)
     grads, _ = pg.factorized_gradient.per_trajectory(
         params, t, policy=two_choices, advantage=returns, baseline=baseline(t),
@@ -286,6 +291,7 @@ def factored_problem() -> Any:
 
 def test_the_certificate_tells_a_baseline_of_the_other_factors_from_one_of_the_own() -> None:
     problem = factored_problem()
+    np.testing.assert_array_equal(problem.base, BASE)
     table = jnp.asarray(problem.mdp.reward)
     params = problem.params
 
@@ -321,9 +327,10 @@ def test_counterfactual_baselines_are_means_over_one_factor() -> None:
     bits = pg.Bernoulli(jnp.asarray(logits[..., 0]))
     draws = random.integers(0, 2, size=(4, 3, 2, 2))
     for distribution, sizes in ((ragged, (3, 2)), (bits, (2, 2))):
-        got = pg.counterfactual_baseline(distribution, batch, critic=critic)
+        got = np.asarray(pg.counterfactual_baseline(distribution, batch, critic=critic))
+        probs = np.asarray(distribution.probs)
         for t, b, i in np.ndindex(3, 2, 2):
-            p = np.asarray(distribution.probs[t, b, i])
+            p = probs[t, b, i]
             p = p if p.ndim else np.array([1.0 - p, p])
             want = 0.0
             for k in range(sizes[i]):
@@ -331,14 +338,14 @@ def test_counterfactual_baselines_are_means_over_one_factor() -> None:
                 changed[i] = k
                 want += p[k] * value(obs[t, b], changed)
             close(got[t, b, i], want)
-    drawn = pg.counterfactual_baseline(bits, batch, critic=critic, draws=jnp.asarray(draws))
+    drawn = np.asarray(pg.counterfactual_baseline(bits, batch, critic=critic, draws=jnp.asarray(draws)))
     for t, b, i in np.ndindex(3, 2, 2):
         changed = np.repeat(action[t, b][None], 4, 0)
         changed[:, i] = draws[:, t, b, i]
         close(drawn[t, b, i], np.mean([value(obs[t, b], row) for row in changed]))
-    with pytest.raises(TypeError, match="values of a factor of Normal cannot be listed. Pass draws"):
+    with pytest.raises(TypeError, match=r"values of a factor of Normal cannot be listed\. Pass draws"):
         pg.counterfactual_baseline(pg.Normal(jnp.zeros((3, 2, 2)), 1.0), batch, critic=critic)
-    with pytest.raises(ValueError, match="draws must end with the shape of trajectory.action"):
+    with pytest.raises(ValueError, match=r"draws must end with the shape of trajectory\.action"):
         pg.counterfactual_baseline(bits, batch, critic=critic, draws=jnp.zeros((4, 3, 2), int))
 
 
@@ -356,17 +363,22 @@ def test_factors_of_every_kind_add_up_to_the_log_probability() -> None:
     ]
     one = jnp.zeros(shape)
     window = pg.Trajectory(one, bits, one, one, one > 1, one > 1, one, one.astype(int))
-    for distribution, action, raw in cases:
+
+    @jax.jit
+    def both(distribution: Any, action: Any, raw: Any) -> tuple[Any, Any]:
         taken = distribution.squash(raw) if raw is not None else action
         t = window.replace(action=taken, raw_action=raw)
-        name, each = type(distribution).__name__, pg.factor_log_probs(distribution, t)
+        return pg.factor_log_probs(distribution, t), pg.log_prob_taken(distribution, t)
+
+    for distribution, action, raw in cases:
+        name, (each, together) = type(distribution).__name__, both(distribution, action, raw)
         assert each.shape == (3, 2, 4), name
-        close(each.sum(-1), pg.log_prob_taken(distribution, t), err_msg=name)
+        close(each.sum(-1), together, err_msg=name)
         assert np.abs(np.asarray(each) - np.asarray(each[..., :1])).max() > 0.1, name
     single = pg.Categorical(x)
     t = window.replace(action=bits[..., 0])
     close(pg.factor_log_probs(single, t)[..., 0], pg.log_prob_taken(single, t))
-    with pytest.raises(TypeError, match="independent components.*got OneHotCategorical"):
+    with pytest.raises(TypeError, match=r"independent components.*got OneHotCategorical"):
         pg.factor_log_probs(pg.OneHotCategorical(x), window)
 
 

@@ -161,7 +161,7 @@ def test_the_trajectory_wise_control_variate_reaches_the_golden_variance() -> No
 
 
 def forwards(window: Any, probs: Any, table: Any, next_value: Any, discount: float) -> tuple[np.ndarray, int]:
-    """The same gradient as a sum forwards in time, Σ γ^t ρ_{0:t-1} [∇v_t + ρ_t (X_t - q_t) ∇log π_t]; whole episodes."""
+    """The same gradient as a sum forwards in time, Σ γ^t ρ_{0:t-1} [∇v_t + ρ_t (X_t - q_t) ∇log π_t]."""
     obs, action, reward, log_prob, step = (
         np.asarray(x) for x in (window.obs, window.action, window.reward, window.log_prob, window.step)
     )
@@ -189,7 +189,7 @@ def forwards(window: Any, probs: Any, table: Any, next_value: Any, discount: flo
 
 
 def test_episodes_in_a_window_add_up_and_one_that_began_before_adds_nothing() -> None:
-    mdp, logits = tabular.problem("three_state")
+    logits = tabular.problem("three_state")[1]
     window = tabular.random_window(4, 3)
     window = window.replace(log_prob=jnp.asarray(np.log(np.random.default_rng(5).uniform(0.2, 0.9, (7, 3)))))
     table = np.random.default_rng(6).normal(size=(3, 2))
@@ -229,7 +229,9 @@ def test_identity_11_the_emphatic_gradient_is_that_of_the_excursion_objective() 
 
     def value(logits: Any) -> Any:
         p = jax.nn.softmax(logits)
-        return jnp.linalg.solve(jnp.eye(2) - gamma * jnp.einsum("sa,sat->st", p, mdp.transition), (p * mdp.reward).sum(1))
+        return jnp.linalg.solve(
+            jnp.eye(2) - gamma * jnp.einsum("sa,sat->st", p, mdp.transition), (p * mdp.reward).sum(1)
+        )
 
     truth = np.asarray(jax.jit(jax.grad(lambda x: jnp.asarray(visits) @ value(x)))(logits))
     np.testing.assert_allclose(truth[:, 0], [0.7201855951, -3.6895634767], atol=1e-9)

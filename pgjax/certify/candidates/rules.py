@@ -43,8 +43,11 @@ def _pathwise() -> list[Candidate]:
         Candidate("pathwise", ex.pathwise, needs=smooth, reference="Kingma and Welling (2014)"),
         *(
             Candidate(
-                f"{name}, order {order}", method, lambda p, noise, order=order: {"order": order},
-                needs=("normal samples",), reference=reference,
+                f"{name}, order {order}",
+                method,
+                lambda p, noise, order=order: {"order": order},
+                needs=("normal samples",),
+                reference=reference,
             )
             for name, method, reference in (
                 ("Taylor, score function", ex.taylor, "Gu et al. (2016)"),
