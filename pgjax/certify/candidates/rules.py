@@ -41,22 +41,17 @@ def _pathwise() -> list[Candidate]:
     smooth = ("smooth samples",)
     return [
         Candidate("pathwise", ex.pathwise, needs=smooth, reference="Kingma and Welling (2014)"),
-        *(
-            Candidate(
-                f"{name}, order {order}",
-                method,
-                lambda p, noise, order=order: {"order": order},
-                needs=("normal samples",),
-                reference=reference,
-            )
-            for name, method, reference in (
-                ("Taylor, score function", ex.taylor, "Gu et al. (2016)"),
-                ("Taylor, pathwise", ex.taylor_pathwise, "Miller et al. (2017)"),
-            )
-            for order in (1, 2)
-        ),
+        *(_taylor("Taylor, score function", ex.taylor, order, "Gu et al. (2016)") for order in (1, 2)),
+        *(_taylor("Taylor, pathwise", ex.taylor_pathwise, order, "Miller et al. (2017)") for order in (1, 2)),
         Candidate("at the mode", ex.at_mode, claim=None, needs=smooth, reference="Silver et al. (2014)"),
     ]
+
+
+def _taylor(name: str, method: ex.Rule, order: int, reference: str) -> Candidate:
+    def options(problem: Any, noise: Any) -> dict[str, Any]:
+        return {"order": order}
+
+    return Candidate(f"{name}, order {order}", method, options, needs=("normal samples",), reference=reference)
 
 
 def _relaxed() -> list[Candidate]:
