@@ -85,6 +85,10 @@ def critic(obs: Any, action: Any) -> Any:
     return obs.sum(-1) * jnp.cos(action.astype(obs.dtype))
 
 
+def bits_policy(params: Any, obs: Any) -> Any:
+    return pg.Bernoulli(obs @ params["actor"][:, :FEATURES])
+
+
 def bits_critic(obs: Any, action: Any) -> Any:
     """A value of two bits that is not the sum of its parts."""
     return obs.sum(-1) + action.prod(-1)
@@ -213,15 +217,17 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         {"policy": policy, "critic": critic, "rule": expectation.enumerated},
     ),
     "factorized_gradient": lambda d: Case(
-        (d.params(), d.trajectory()),
-        {"advantage": d.normal(T, B), "baseline": d.normal(T, B, 1)},
-        {"policy": policy},
+        (d.params(), d.trajectory().replace(action=d.integers(2, T, B, FEATURES))),
+        {"advantage": d.normal(T, B), "baseline": d.normal(T, B, FEATURES)},
+        {"policy": bits_policy},
     ),
     "counterfactual_baseline": lambda d: Case(
         (pg.Bernoulli(d.normal(T, B, FEATURES)), d.trajectory().replace(action=d.integers(2, T, B, FEATURES))),
         static={"critic": bits_critic},
     ),
-    "factor_log_probs": lambda d: Case((pg.Categorical(d.normal(T, B, ACTIONS)), d.trajectory())),
+    "factor_log_probs": lambda d: Case(
+        (pg.Bernoulli(d.normal(T, B, FEATURES)), d.trajectory().replace(action=d.integers(2, T, B, FEATURES)))
+    ),
     "leave_one_out_covariance": lambda d: Case((d.normal(T, B), d.normal(T, B), d.bools(T, B))),
     "leave_one_out_coefficient": lambda d: Case((d.normal(T, B), d.normal(T, B))),
     "leave_one_out_control": lambda d: Case((tree(d, B), tree(d, B))),

@@ -8,7 +8,7 @@ from typing import Any
 import claimed_shapes
 import jax
 import pytest
-from contract_cases import ACTIONS, CASES, B, Draw, T, result_shapes
+from contract_cases import ACTIONS, CASES, FEATURES, B, Draw, T, result_shapes
 from public_surface import classes, functions, home
 
 SECTIONS = ("Args", "Returns", "Raises", "Properties", "Example", "References")
@@ -26,7 +26,15 @@ AS_OTHER = re.compile(r"\b[Aa]s (?:for |in |of )?`([\w.]+)`")
 SHAPE = re.compile(r"^ *Shapes?: |\[[^\]]*\]|\bscalars?\b", re.MULTILINE)
 
 
-SIZES = {"T": T, "B": B, "N": B, "K": ACTIONS, "M": 2, "size": 11}  # of the examples in contract_cases.py
+SIZES = {
+    "T": T,
+    "B": B,
+    "N": B,
+    "K": ACTIONS,
+    "D": FEATURES,
+    "M": 2,
+    "size": 11,
+}  # of the examples in contract_cases.py
 
 
 def sections(docstring: str) -> dict[str, str]:
