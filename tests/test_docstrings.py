@@ -34,7 +34,7 @@ SIZES = {
     "D": FEATURES,
     "M": 2,
     "size": 11,
-}  # of the examples in contract_cases.py
+}  # in contract_cases.py
 
 
 def sections(docstring: str) -> dict[str, str]:
