@@ -18,7 +18,6 @@ from pgjax.estimators import (
     interpolated_gradient,
     leave_one_out_coefficient,
     leave_one_out_covariance,
-    single_sample_covariance,
     vtrace_actor_critic,
 )
 from pgjax.expectation import enumerated
@@ -44,7 +43,7 @@ def _expected_critic(problem: Any, trajectory: Trajectory) -> Array:
 
 
 def _coefficients() -> list[Candidate]:
-    def entry(name: str, coefficient: Any, claim: str | None, group_size: int) -> Candidate:
+    def entry(name: str, coefficient: Any) -> Candidate:
         def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
             advantage = returns(problem, trajectory)
             centred = problem.erring_critic(trajectory.obs, trajectory.action) - _expected_critic(problem, trajectory)
@@ -54,19 +53,15 @@ def _coefficients() -> list[Candidate]:
             }
 
         return Candidate(
-            f"control variate, {name}", control_variate, arguments, claim=claim, group_size=group_size,
-            needs=(*WHOLE, FINITE), reference="Gu et al. (2017)",
+            f"control variate, {name}", control_variate, arguments, group_size=2, needs=(*WHOLE, FINITE),
+            reference="Gu et al. (2017)",
         )  # fmt: skip
 
     return [
-        entry("coefficient by regression over the others", leave_one_out_coefficient, "gradient", 2),
+        entry("coefficient by regression over the others", leave_one_out_coefficient),
         entry(
             "conservative, covariance of the others",
-            lambda a, c: conservative_coefficient(leave_one_out_covariance(a, c)), "gradient", 2,
-        ),
-        entry(
-            "conservative, covariance of the own step, wrong critic",
-            lambda a, c: conservative_coefficient(single_sample_covariance(a, c)), None, 1,
+            lambda a, c: conservative_coefficient(leave_one_out_covariance(a, c)),
         ),
     ]  # fmt: skip
 
@@ -94,20 +89,18 @@ def _trajectory_wise() -> list[Candidate]:
 
 
 def _interpolated() -> list[Candidate]:
-    def entry(exact: bool) -> Candidate:
-        return Candidate(
-            f"interpolated half and half, {'exact' if exact else 'wrong'} critic",
+    return [
+        Candidate(
+            "interpolated half and half, exact critic",
             interpolated_gradient,
             lambda p, t: {
-                **{"advantage": returns(p, t), "critic": p.critic if exact else p.erring_critic, "rule": enumerated},
-                **{"share": 0.5, **weight(p, t)},
+                **{"advantage": returns(p, t), "critic": p.critic, "rule": enumerated, "share": 0.5},
+                **weight(p, t),
             },
-            claim="gradient" if exact else None,
-            needs=(*WHOLE, FINITE, *(("exact value",) if exact else ())),
+            needs=(*WHOLE, FINITE, "exact value"),
             reference="Gu et al. (2017)",
         )
-
-    return [entry(True), entry(False)]
+    ]
 
 
 def _factorized() -> list[Candidate]:
