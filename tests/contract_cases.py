@@ -85,6 +85,15 @@ def critic(obs: Any, action: Any) -> Any:
     return obs.sum(-1) * jnp.cos(action.astype(obs.dtype))
 
 
+def bits_policy(params: Any, obs: Any) -> Any:
+    return pg.Bernoulli(obs @ params["actor"][:, :FEATURES])
+
+
+def bits_critic(obs: Any, action: Any) -> Any:
+    """A value of two bits that is not the sum of its parts."""
+    return obs.sum(-1) + action.prod(-1)
+
+
 ENV, ENV_PARAMS = gymnax.make("CartPole-v1")
 
 
@@ -115,6 +124,13 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "retrace": lambda d: Case(
         (d.normal(T, B), d.normal(T, B), d.normal(T, B)),
         {**d.ends(), "log_ratio": d.normal(T, B), "lam": d.number()},
+    ),
+    "emphatic_weight": lambda d: Case(
+        (d.normal(T, B),), {**d.ends(), "interest": d.uniform(T, B), "lam": d.number(), "initial": d.normal(B)}
+    ),
+    "doubly_robust_returns": lambda d: Case(
+        (d.normal(T, B), d.normal(T, B), d.normal(T, B)),
+        {**d.ends(), "log_ratio": d.normal(T, B), "next_value": d.normal(T, B)},
     ),
     "upgo": lambda d: Case(
         (d.normal(T, B), d.normal(T, B), d.normal(T, B)), {**d.ends(), "next_action_value": d.normal(T, B)}
@@ -267,6 +283,34 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         {"advantage": d.normal(T, B), "coefficient": d.number()},
         {"policy": policy, "critic": critic, "rule": expectation.enumerated},
     ),
+    "interpolated_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"advantage": d.normal(T, B), "coefficient": d.number(), "share": d.number()},
+        {"policy": policy, "critic": critic, "rule": expectation.enumerated},
+    ),
+    "doubly_robust_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "next_value": d.normal(T, B)},
+        {"policy": policy, "critic": critic, "rule": expectation.enumerated},
+    ),
+    "factorized_gradient": lambda d: Case(
+        (d.params(), d.trajectory().replace(action=d.integers(2, T, B, FEATURES))),
+        {"advantage": d.normal(T, B), "baseline": d.normal(T, B, FEATURES)},
+        {"policy": bits_policy},
+    ),
+    "counterfactual_baseline": lambda d: Case(
+        (pg.Bernoulli(d.normal(T, B, FEATURES)), d.trajectory().replace(action=d.integers(2, T, B, FEATURES))),
+        static={"critic": bits_critic},
+    ),
+    "factor_log_probs": lambda d: Case(
+        (pg.Bernoulli(d.normal(T, B, FEATURES)), d.trajectory().replace(action=d.integers(2, T, B, FEATURES)))
+    ),
+    "leave_one_out_covariance": lambda d: Case((d.normal(T, B), d.normal(T, B), d.bools(T, B))),
+    "leave_one_out_coefficient": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "leave_one_out_control": lambda d: Case((tree(d, B), tree(d, B))),
+    "single_sample_covariance": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "conservative_coefficient": lambda d: Case((d.normal(T, B),), smooth=False),
+    "aggressive_coefficient": lambda d: Case((d.normal(T, B),), smooth=False),
     "action_distribution": lambda d: Case((d.params(), d.trajectory()), static={"policy": policy}),
     "log_prob_taken": lambda d: Case((pg.Categorical(d.normal(T, B, ACTIONS)), d.trajectory())),
     # distributions

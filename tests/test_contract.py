@@ -54,6 +54,7 @@ NOT_COMPILED = {
     "action_distribution": "stands in a loss; its result holds whatever the policy made",
     "log_prob_taken": "stands in a loss",
     "log_prob_of": "stands in a loss",
+    "factor_log_probs": "stands in a loss",
 }
 
 # Smooth, and yet without a gradient on purpose: a baseline, a count, the weights of a likelihood.

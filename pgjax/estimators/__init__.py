@@ -10,12 +10,24 @@ Every estimator sums over time and averages over the batch axes. A column of the
 Read `surrogate` for the form, `score_function` for the first examples, `actor_critics` and `clipped` for those with a
 critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `optimal` for baselines that
 are fitted to the scores.
+critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `factors` for baselines of
+the other factors of an action, `doubly_robust` for data of any policy.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
 from pgjax.estimators.clipped import ppo, ppo_objective
-from pgjax.estimators.control import control_variate, linearized_critic
+from pgjax.estimators.coefficients import (
+    aggressive_coefficient,
+    conservative_coefficient,
+    leave_one_out_coefficient,
+    leave_one_out_control,
+    leave_one_out_covariance,
+    single_sample_covariance,
+)
+from pgjax.estimators.control import control_variate, interpolated_gradient, linearized_critic
+from pgjax.estimators.doubly_robust import doubly_robust_gradient
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
+from pgjax.estimators.factors import counterfactual_baseline, factor_log_probs, factorized_gradient
 from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.pathwise import pathwise_gradient
@@ -32,12 +44,22 @@ __all__ = [
     "Surrogate",
     "action_distribution",
     "actor_critic",
+    "aggressive_coefficient",
+    "conservative_coefficient",
     "control_variate",
+    "counterfactual_baseline",
+    "doubly_robust_gradient",
     "episode_ratio",
     "estimator",
     "expected_gradient",
+    "factor_log_probs",
+    "factorized_gradient",
     "fit_optimal_baseline",
     "gpomdp",
+    "interpolated_gradient",
+    "leave_one_out_coefficient",
+    "leave_one_out_control",
+    "leave_one_out_covariance",
     "likelihood_ratio",
     "linearized_critic",
     "log_prob_taken",
@@ -50,6 +72,7 @@ __all__ = [
     "sampled_gradient",
     "scale_by_storm",
     "scale_by_svrpg",
+    "single_sample_covariance",
     "square_scores",
     "upgo_actor_critic",
     "vtrace_actor_critic",

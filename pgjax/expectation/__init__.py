@@ -25,6 +25,7 @@ from pgjax.expectation.rules import Rule, rule
 from pgjax.expectation.sampling import Taken, taken
 from pgjax.expectation.score import dice, score_function, score_leave_one_out
 from pgjax.expectation.subsets import sum_and_sample, unordered_set
+from pgjax.expectation.taylor import taylor, taylor_pathwise
 from pgjax.expectation.terms import bind, control_gradient, gradient_only, through
 from pgjax.expectation.weak import measure_valued
 
@@ -56,6 +57,8 @@ __all__ = [
     "straight_through",
     "sum_and_sample",
     "taken",
+    "taylor",
+    "taylor_pathwise",
     "through",
     "unordered_set",
 ]

@@ -12,6 +12,8 @@ NaN or infinity, neither to the result nor to its gradient.
 """
 
 from pgjax.returns.bootstrap import bootstrap_values
+from pgjax.returns.doubly_robust import doubly_robust_returns
+from pgjax.returns.emphasis import emphatic_weight
 from pgjax.returns.off_policy import retrace, upgo, vtrace
 from pgjax.returns.on_policy import discounted_returns, gae, lambda_returns, n_step_returns
 from pgjax.returns.recurrence import affine_recurrence
@@ -23,6 +25,8 @@ __all__ = [
     "bootstrap_values",
     "discount_weight",
     "discounted_returns",
+    "doubly_robust_returns",
+    "emphatic_weight",
     "fold",
     "gae",
     "lambda_returns",

@@ -93,6 +93,10 @@ CONTINUOUS: dict[str, tuple[Any, Problem, dict[str, Any]]] = {
     "mirrored score normal": (mirrored(expectation.score_function), cases.normal(), {}),
     "mirrored dice tree": (mirrored(expectation.dice), cases.joint_mixed(), {}),
     "mirrored measure-valued": (mirrored(expectation.measure_valued), cases.tanh_normal(), {}),
+    "taylor 1": (expectation.taylor, cases.normal(), {"order": 1}),
+    "taylor 2": (expectation.taylor, cases.normal(), {"order": 2}),
+    "taylor pathwise 1": (expectation.taylor_pathwise, cases.normal(), {"order": 1}),
+    "taylor pathwise 2": (expectation.taylor_pathwise, cases.normal(), {"order": 2}),
 }
 
 

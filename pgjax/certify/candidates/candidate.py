@@ -20,7 +20,7 @@ Arguments = Callable[[Any, Any], dict[str, Any]]
 
 OFFERS = (
     *("own data", "other data", "whole episodes", "equal lengths", "exact value", "finitely many actions"),
-    *("smooth samples", "relaxed samples", "soft samples", "yes-or-no actions"),
+    *("smooth samples", "normal samples", "relaxed samples", "soft samples", "yes-or-no actions"),
 )
 
 
@@ -50,8 +50,9 @@ class Candidate:
             Of the trajectories: "own data" (the policy collects it), "other data" (another policy does), "whole
             episodes" (none is cut), "equal lengths" (of all episodes), "exact value" (`value` is that of the policy),
             "finitely many actions". Of a distribution: "finitely many actions", "smooth samples" (a sample is
-            differentiable in the parameters), "relaxed samples" (`relaxed_from`), "soft samples" (`soften`),
-            "yes-or-no actions" (those of Bernoulli). None is ("own data",) for an estimator and () for a rule.
+            differentiable in the parameters), "normal samples" (of one Normal), "relaxed samples" (`relaxed_from`),
+            "soft samples" (`soften`), "yes-or-no actions" (those of Bernoulli). None is ("own data",) for an estimator
+            and () for a rule.
         group_size: K, how many trajectories it looks at together. What an estimator adds for one trajectory may
             depend on the others of its batch, as with `leave_one_out`; moments are then those of the mean over a group
             of K, every group of K is listed or K are sampled together, and variances are quoted for one trajectory: K

@@ -5,6 +5,7 @@ Nothing is defined here: an estimator that is exported without an entry has no c
 
 from pgjax.certify.candidates.action_critics import action_critic_candidates
 from pgjax.certify.candidates.candidate import Candidate
+from pgjax.certify.candidates.controls import control_candidates
 from pgjax.certify.candidates.critics import critic_candidates
 from pgjax.certify.candidates.fitted_baselines import fitted_baseline_candidates
 from pgjax.certify.candidates.rules import rule_candidates
@@ -22,5 +23,6 @@ def registry() -> tuple[Candidate, ...]:
         *fitted_baseline_candidates(),
         *critic_candidates(),
         *action_critic_candidates(),
+        *control_candidates(),
         *rule_candidates(),
     )

@@ -48,8 +48,17 @@ def _pathwise() -> list[Candidate]:
         Candidate(
             "quadratic at the mean", ex.quadratic, claim=None, needs=smooth, reference="Ciosek and Whiteson (2018)",
         ),
+        *(_taylor("Taylor, score function", ex.taylor, order, "Gu et al. (2016)") for order in (1, 2)),
+        *(_taylor("Taylor, pathwise", ex.taylor_pathwise, order, "Miller et al. (2017)") for order in (1, 2)),
         Candidate("at the mode", ex.at_mode, claim=None, needs=smooth, reference="Silver et al. (2014)"),
     ]  # fmt: skip
+
+
+def _taylor(name: str, method: ex.Rule, order: int, reference: str) -> Candidate:
+    def options(problem: Any, noise: Any) -> dict[str, Any]:
+        return {"order": order}
+
+    return Candidate(f"{name}, order {order}", method, options, needs=("normal samples",), reference=reference)
 
 
 def _relaxed() -> list[Candidate]:

@@ -54,6 +54,7 @@ class ExpectationProblem:
         found = {
             "finitely many actions": all(discrete),
             "smooth samples": not any(discrete),
+            "normal samples": all(isinstance(part, Normal) for part in parts) and len(parts) == 1,
             "relaxed samples": all(hasattr(part, "relaxed_from") for part in parts),
             "soft samples": all(hasattr(part, "soften") for part in parts),
             "yes-or-no actions": all(isinstance(part, Bernoulli) for part in parts),

@@ -1,0 +1,155 @@
+"""Candidates with control variates of several kinds, and with weights for data of another policy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._types import Trajectory
+from pgjax.certify.candidates.action_critics import FINITE
+from pgjax.certify.candidates.arguments import WHOLE, returns, weight
+from pgjax.certify.candidates.candidate import Candidate
+from pgjax.estimators import (
+    conservative_coefficient,
+    control_variate,
+    doubly_robust_gradient,
+    expected_gradient,
+    factorized_gradient,
+    interpolated_gradient,
+    leave_one_out_coefficient,
+    leave_one_out_covariance,
+    vtrace_actor_critic,
+)
+from pgjax.expectation import enumerated
+from pgjax.returns import doubly_robust_returns, emphatic_weight
+
+Array = jax.Array
+UNBOUNDED = {"clip_rho": 1e6, "clip_c": 1e6, "clip_pg_rho": 1e6}
+
+
+def control_candidates() -> list[Candidate]:
+    """List the control variates whose coefficient or advantage is estimated, and what corrects data of another policy.
+
+    Returns:
+        The candidates.
+    """
+    return [*_coefficients(), *_trajectory_wise(), *_interpolated(), *_factorized(), *_doubly_robust(), *_emphatic()]
+
+
+def _expected_critic(problem: Any, trajectory: Trajectory) -> Array:
+    """The mean over actions of the critic that errs, [T, B]."""
+    distribution = problem.policy(problem.params, trajectory.obs)
+    return enumerated.given({}, distribution, lambda action: problem.erring_critic(trajectory.obs, action))
+
+
+def _coefficients() -> list[Candidate]:
+    def entry(name: str, coefficient: Any) -> Candidate:
+        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+            advantage = returns(problem, trajectory)
+            centred = problem.erring_critic(trajectory.obs, trajectory.action) - _expected_critic(problem, trajectory)
+            return {
+                **{"advantage": advantage, "critic": problem.erring_critic, "rule": enumerated},
+                **{"coefficient": coefficient(advantage, centred), **weight(problem, trajectory)},
+            }
+
+        return Candidate(
+            f"control variate, {name}", control_variate, arguments, group_size=2, needs=(*WHOLE, FINITE),
+            reference="Gu et al. (2017)",
+        )  # fmt: skip
+
+    return [
+        entry("coefficient by regression over the others", leave_one_out_coefficient),
+        entry(
+            "conservative, covariance of the others",
+            lambda a, c: conservative_coefficient(leave_one_out_covariance(a, c)),
+        ),
+    ]  # fmt: skip
+
+
+def _trajectory_wise() -> list[Candidate]:
+    def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        t = trajectory
+        _, left = doubly_robust_returns(
+            t.reward,
+            problem.erring_critic(t.obs, t.action),
+            _expected_critic(problem, t),
+            log_ratio=jnp.zeros_like(t.reward),
+            terminated=t.terminated,
+            truncated=t.truncated,
+            discount=problem.discount,
+        )
+        return {"advantage": left, "critic": problem.erring_critic, "rule": enumerated, **weight(problem, t)}
+
+    return [
+        Candidate(
+            "trajectory-wise control variate, wrong critic", control_variate, arguments, needs=(*WHOLE, FINITE),
+            reference="Cheng et al. (2019)",
+        )
+    ]  # fmt: skip
+
+
+def _interpolated() -> list[Candidate]:
+    return [
+        Candidate(
+            "interpolated half and half, exact critic",
+            interpolated_gradient,
+            lambda p, t: {
+                **{"advantage": returns(p, t), "critic": p.critic, "rule": enumerated, "share": 0.5},
+                **weight(p, t),
+            },
+            needs=(*WHOLE, FINITE, "exact value"),
+            reference="Gu et al. (2017)",
+        )
+    ]
+
+
+def _factorized() -> list[Candidate]:
+    return [
+        Candidate(
+            "baseline for each factor, wrong value",
+            factorized_gradient,
+            lambda p, t: {
+                "advantage": returns(p, t), "baseline": p.erring_value(p.params, t.obs)[..., None], **weight(p, t)
+            },
+            needs=WHOLE,
+            reference="Wu et al. (2018)",
+        )
+    ]  # fmt: skip
+
+
+def _doubly_robust() -> list[Candidate]:
+    def entry(data: str) -> Candidate:
+        return Candidate(
+            f"doubly robust, {data}, wrong critic",
+            doubly_robust_gradient,
+            lambda p, t: {"critic": p.erring_critic, "rule": enumerated},
+            needs=(data, "whole episodes", FINITE),
+            reference="Huang and Jiang (2020)",
+        )
+
+    return [entry("own data"), entry("other data")]
+
+
+def _emphatic() -> list[Candidate]:
+    """Interest in the first step alone: the states are then corrected for as well as the actions."""
+
+    def emphasis(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        t = trajectory
+        log_ratio = problem.policy(problem.params, t.obs).log_prob(t.action) - t.log_prob
+        interest = (t.step == 0).astype(log_ratio.dtype)
+        ends = {"terminated": t.terminated, "truncated": t.truncated, "discount": problem.discount}
+        return {"step_weight": emphatic_weight(log_ratio, interest=interest, **ends)}
+
+    imani = "Imani et al. (2018)"
+    return [
+        Candidate(
+            "emphatic V-trace, other data, no clipping, wrong value", vtrace_actor_critic,
+            lambda p, t: {"value": p.erring_value, **UNBOUNDED, **emphasis(p, t)},
+            needs=("other data", "whole episodes"), reference=imani,
+        ),
+        Candidate(
+            "emphatic all-action, other data, exact critic", expected_gradient,
+            lambda p, t: {"critic": p.critic, "rule": enumerated, **emphasis(p, t)},
+            needs=("other data", "exact value", FINITE), reference=imani,
+        ),
+    ]  # fmt: skip

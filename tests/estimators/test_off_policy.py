@@ -1,0 +1,309 @@
+"""Doubly robust and emphatic gradients: means over every trajectory of a behaviour policy, against exact gradients."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tabular
+from tabular import mean, miss, policy, trace_of_covariance
+
+import pgjax as pg
+from pgjax import exact
+from pgjax import expectation as ex
+
+pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
+
+close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+HORIZON = 3
+
+
+@functools.cache
+def other_data(horizon: int = HORIZON, own: bool = False) -> tuple[Any, Any, pg.Trajectory, np.ndarray]:
+    """The process, the logits, every trajectory of the behaviour, whose observations tell the time, and weights."""
+    mdp, logits = tabular.problem("two_state")
+    behaviour = jax.nn.softmax(logits) if own else exact.two_state_behaviour()
+    batch, weights = exact.trajectories(mdp, behaviour, horizon)
+    timed = lambda obs, step: jnp.concatenate([obs, step[..., None].astype(obs.dtype)], -1)  # noqa: E731
+    batch = batch.replace(obs=timed(batch.obs, batch.step), next_obs=timed(batch.next_obs, batch.step + 1))
+    return mdp, logits, batch, np.asarray(weights)
+
+
+def timed_policy(logits: Any, obs: Any) -> Any:
+    return policy(logits, obs[..., :2])
+
+
+def look_up(table: Any, obs: Any, action: Any) -> Any:
+    """A critic that knows the time: table [H, S, A]."""
+    return table[obs[..., -1].astype(int), obs[..., :2].argmax(-1), action]
+
+
+def of_table(table: Any, obs: Any, action: Any) -> Any:
+    return jnp.take_along_axis(obs @ table, action[..., None], -1)[..., 0]
+
+
+def action_values(mdp: Any, logits: Any, horizon: int) -> Any:
+    table = tabular.values_over_time(mdp, logits, horizon)
+    return jnp.asarray(mdp.reward)[None] + mdp.discount * jnp.einsum("sat,ht->hsa", mdp.transition, table[1:])
+
+
+@functools.cache
+def tables(horizon: int = HORIZON) -> dict[str, np.ndarray]:
+    mdp, logits, *_ = other_data(horizon)
+    q = np.asarray(action_values(mdp, logits, horizon))
+    noise = np.random.default_rng(0).normal(size=q.shape)
+    return {"zero": np.zeros_like(q), "exact": q, "noisy": q + noise, "unrelated": 5.0 * noise}
+
+
+def doubly_robust(table: Any, horizon: int = HORIZON, own: bool = False, **kwargs: Any) -> tuple[Any, Any]:
+    mdp, logits, batch, weights = other_data(horizon, own)
+    grads, _ = pg.doubly_robust_gradient.per_trajectory(
+        logits, batch, policy=timed_policy, critic=pg.bind(look_up, jnp.asarray(table)), rule=ex.enumerated,
+        discount=mdp.discount, **kwargs,
+    )  # fmt: skip
+    return grads, weights
+
+
+def per_decision_by_loops(batch: Any, logits: Any, discount: float) -> np.ndarray:
+    """The gradient of per-decision importance sampling: Σ_k γ^k r_k ρ_{0:k} Σ_{t<=k} ∇log π_t, descent."""
+    probs = np.asarray(jax.nn.softmax(logits))
+    obs, action, reward = (np.asarray(x) for x in (batch.obs, batch.action, batch.reward))
+    out = np.zeros((reward.shape[1], *probs.shape))
+    for n in range(reward.shape[1]):
+        ratio, score = 1.0, np.zeros_like(probs)
+        for t in range(len(reward)):
+            s, a = int(obs[t, n, :2].argmax()), int(action[t, n])
+            ratio *= probs[s, a] / np.exp(batch.log_prob[t, n])
+            score[s] += np.eye(2)[a] - probs[s]
+            out[n] -= discount**t * reward[t, n] * ratio * score
+    return out
+
+
+def test_identity_12_doubly_robust_gradients_are_unbiased_for_any_critic() -> None:
+    mdp, logits, batch, weights = other_data()
+    truth = np.asarray(tabular.gradient(mdp, logits, HORIZON))
+    assert np.abs(truth).max() > 0.1
+    spread = {}
+    for name, table in tables().items():
+        got, _ = doubly_robust(table)
+        assert miss(got, weights, truth) < 1e-12, name
+        spread[name] = trace_of_covariance(got, weights)
+    assert spread["exact"] < spread["noisy"] < spread["zero"]
+    # A critic of 0 leaves per-decision importance sampling, trajectory by trajectory.
+    got, _ = doubly_robust(tables()["zero"])
+    close(got, per_decision_by_loops(batch, logits, float(mdp.discount)))
+    # Taken for the policy's own, the same data give another mean: the comparison can fail.
+    own = batch.replace(log_prob=timed_policy(logits, batch.obs).log_prob(batch.action))
+    wrong, _ = pg.doubly_robust_gradient.per_trajectory(
+        logits, own, policy=timed_policy, critic=pg.bind(look_up, jnp.asarray(tables()["noisy"])), rule=ex.enumerated,
+        discount=mdp.discount,
+    )  # fmt: skip
+    assert miss(wrong, weights, truth) > 1e-2
+
+
+def test_a_gradient_of_the_critic_keeps_the_mean_and_lowers_the_variance_where_it_is_right() -> None:
+    mdp, logits, _, weights = other_data()
+    truth = tabular.gradient(mdp, logits, HORIZON)
+
+    def right(params: Any, obs: Any, action: Any) -> Any:
+        return look_up(action_values(mdp, params, HORIZON), obs, action)
+
+    def wrong(params: Any, obs: Any, action: Any) -> Any:
+        return jnp.sin(obs @ jnp.concatenate([params, params[:1]])).sum(-1) * (1.0 + action)
+
+    fixed, _ = doubly_robust(tables()["exact"])
+    with_gradient, _ = doubly_robust(tables()["exact"], critic_gradient=right)
+    with_other, _ = doubly_robust(tables()["exact"], critic_gradient=wrong)
+    assert miss(with_gradient, weights, truth) < 1e-12
+    assert miss(with_other, weights, truth) < 1e-12
+    assert trace_of_covariance(with_gradient, weights) < 0.7 * trace_of_covariance(fixed, weights)
+    assert np.abs(np.asarray(with_other) - np.asarray(fixed)).max() > 1e-2
+
+
+def trajectory_wise(table: Any, horizon: int, later: bool = True) -> tuple[Any, Any]:
+    """By `control_variate`, with or without what the critic knew of later actions subtracted."""
+    mdp, logits, batch, weights = other_data(horizon, own=True)
+    critic = pg.bind(look_up, jnp.asarray(table))
+    ends = {"terminated": batch.terminated, "truncated": batch.truncated, "discount": mdp.discount}
+    probs = jax.nn.softmax(logits)
+    q = look_up(jnp.asarray(table), batch.obs, batch.action)
+    each = jnp.stack([look_up(jnp.asarray(table), batch.obs, a) for a in (0, 1)], -1)
+    v = jnp.sum(each * (batch.obs[..., :2] @ probs), -1)
+    _, known = pg.doubly_robust_returns(batch.reward, q, v, log_ratio=jnp.zeros_like(q), **ends)
+    returns = pg.discounted_returns(batch.reward, **ends)
+    grads, _ = pg.control_variate.per_trajectory(
+        logits, batch, policy=timed_policy, advantage=known if later else returns, critic=critic, rule=ex.enumerated,
+        step_weight=tabular.weight(batch, mdp),
+    )  # fmt: skip
+    return grads, weights
+
+
+def test_the_trajectory_wise_control_variate_reaches_the_golden_variance() -> None:
+    mdp, logits, batch, weights = other_data(4, own=True)
+    table = tables(4)["exact"]
+    value = np.einsum("hsa,sa->hs", table, np.asarray(jax.nn.softmax(logits)))
+    baseline = value[np.asarray(batch.step), np.asarray(batch.obs[..., :2].argmax(-1))]
+    truth = tabular.gradient(mdp, logits, 4)
+    of_state, _ = pg.reinforce.per_trajectory(
+        logits, batch, policy=timed_policy, discount=mdp.discount, baseline=jnp.asarray(baseline),
+        step_weight=tabular.weight(batch, mdp),
+    )  # fmt: skip
+    own_step, _ = trajectory_wise(table, 4, later=False)
+    whole, _ = trajectory_wise(table, 4)
+    for got, golden in ((of_state, 2.24165), (own_step, 2.35595), (whole, 0.69448)):
+        np.testing.assert_allclose(trace_of_covariance(got, weights), golden, atol=6e-6)
+        assert miss(got, weights, truth) < 1e-12
+    # On the policy's own data it is the doubly robust gradient, trajectory by trajectory and for any critic.
+    for name in ("exact", "unrelated"):
+        close(trajectory_wise(tables(4)[name], 4)[0], doubly_robust(tables(4)[name], 4, own=True)[0], rtol=1e-11)
+
+
+def forwards(window: Any, probs: Any, table: Any, next_value: Any, discount: float) -> tuple[np.ndarray, int]:
+    """The same gradient as a sum forwards in time, Σ γ^t ρ_{0:t-1} [∇v_t + ρ_t (X_t - q_t) ∇log π_t]."""
+    obs, action, reward, log_prob, step = (
+        np.asarray(x) for x in (window.obs, window.action, window.reward, window.log_prob, window.step)
+    )
+    total, starts = np.zeros((obs.shape[1], *probs.shape)), 0
+    for b in range(obs.shape[1]):
+        for rows in tabular.episodes(jax.tree.map(lambda x, b=b: x[:, b], window)):
+            later, last = 0.0, rows[-1]
+            if not window.terminated[last, b]:
+                later = float(next_value[last, b])
+            terms = []
+            for t in reversed(rows):
+                s, a = int(obs[t, b].argmax()), int(action[t, b])
+                v, rho = float(probs[s] @ table[s]), float(probs[s, a] / np.exp(log_prob[t, b]))
+                x = float(reward[t, b]) + discount * later
+                slope = np.zeros_like(probs)
+                slope[s] = probs[s] * (table[s] - v) + rho * (x - table[s, a]) * (np.eye(2)[a] - probs[s])
+                terms.append((slope, rho))
+                later = v + rho * (x - table[s, a])
+            if step[rows[0], b] == 0:
+                starts, carried = starts + 1, 1.0
+                for slope, rho in reversed(terms):
+                    total[b] -= carried * slope
+                    carried *= discount * rho
+    return total, starts
+
+
+def test_episodes_in_a_window_add_up_and_one_that_began_before_adds_nothing() -> None:
+    logits = tabular.problem("three_state")[1]
+    window = tabular.random_window(4, 3)
+    window = window.replace(log_prob=jnp.asarray(np.log(np.random.default_rng(5).uniform(0.2, 0.9, (7, 3)))))
+    table = np.random.default_rng(6).normal(size=(3, 2))
+    critic = pg.bind(of_table, jnp.asarray(table))
+    next_value = jnp.asarray(np.random.default_rng(7).normal(size=(7, 3)))
+    arguments = {"policy": policy, "critic": critic, "rule": ex.enumerated, "discount": 0.8}
+    each, _ = pg.doubly_robust_gradient.per_trajectory(logits, window, next_value=next_value, **arguments)
+    want, starts = forwards(window, np.asarray(jax.nn.softmax(logits)), table, np.asarray(next_value), 0.8)
+    assert starts > 3
+    assert int(window.step[0].max()) > 0
+    close(each, want)
+    mask = jnp.ones((7, 3), bool).at[:, 0].set(False)
+    masked, _ = pg.doubly_robust_gradient.per_trajectory(logits, window, next_value=next_value, mask=mask, **arguments)
+    close(masked[0], 0.0)
+    close(masked[1:], each[1:])
+
+
+# --- emphatic weighting ----------------------------------------------------------------------------------------------
+
+
+def stationary_data(horizon: int) -> tuple[Any, Any, Any, Any, pg.Trajectory, Any]:
+    """Trajectories of the behaviour from its stationary distribution."""
+    mdp, logits = tabular.problem("two_state")
+    behaviour = exact.two_state_behaviour()
+    visits = np.linalg.matrix_power(np.einsum("sa,sat->st", behaviour, mdp.transition), 200)[0]
+    started = exact.TabularMDP(mdp.transition, mdp.reward, jnp.asarray(visits), mdp.discount)
+    batch, weights = exact.trajectories(started, behaviour, horizon)
+    batch = batch.replace(terminated=jnp.zeros_like(batch.terminated))  # the process goes on
+    return mdp, logits, visits, behaviour, batch, np.asarray(weights)
+
+
+def test_identity_11_the_emphatic_gradient_is_that_of_the_excursion_objective() -> None:
+    horizon = 4
+    mdp, logits, visits, _, batch, weights = stationary_data(horizon)
+    gamma, probs = float(mdp.discount), np.asarray(jax.nn.softmax(logits))
+    chain = np.einsum("sa,sat->st", probs, mdp.transition)
+
+    def value(logits: Any) -> Any:
+        p = jax.nn.softmax(logits)
+        return jnp.linalg.solve(
+            jnp.eye(2) - gamma * jnp.einsum("sa,sat->st", p, mdp.transition), (p * mdp.reward).sum(1)
+        )
+
+    truth = np.asarray(jax.jit(jax.grad(lambda x: jnp.asarray(visits) @ value(x)))(logits))
+    np.testing.assert_allclose(truth[:, 0], [0.7201855951, -3.6895634767], atol=1e-9)
+    q = np.asarray(mdp.reward + gamma * mdp.transition @ value(logits))
+    ratio = policy(logits, batch.obs).log_prob(batch.action) - batch.log_prob
+    no = jnp.zeros_like(batch.terminated)
+    critic = pg.bind(of_table, jnp.asarray(q))
+
+    def of_last_row(lam: float) -> np.ndarray:
+        weight = pg.emphatic_weight(ratio, terminated=no, truncated=no, discount=gamma, lam=lam)
+        last = weight * (batch.step == horizon - 1) * jnp.exp(ratio)  # the ratio of the action itself
+        grads, _ = pg.control_variate.per_trajectory(
+            logits, batch, policy=policy, advantage=critic(batch.obs, batch.action), critic=critic, rule=ex.enumerated,
+            coefficient=0.0, step_weight=last,
+        )  # fmt: skip
+        return -mean(grads, weights)
+
+    # What the trace of a window of four steps lacks is known: m - Σ_{k<4} (γ P^T)^k d = (γ P^T)^4 m.
+    m = np.linalg.solve(np.eye(2) - gamma * chain.T, visits)
+    np.testing.assert_allclose(m, [4.3435807274, 5.6564192726], atol=1e-9)
+    lacking = np.linalg.matrix_power(gamma * chain.T, horizon) @ m
+    slope = probs * (q - (probs * q).sum(1, keepdims=True))
+    close(of_last_row(1.0) + lacking[:, None] * slope, truth)
+    # Without emphasis: the semi-gradient, which is the gradient of nothing.
+    semi = of_last_row(0.0)
+    np.testing.assert_allclose(semi[:, 0], [0.0800435922, -0.3373856869], atol=1e-9)
+    assert np.abs(semi - truth).max() > 0.5
+
+
+def test_interest_in_the_start_alone_makes_other_data_unbiased_for_the_discounted_objective() -> None:
+    mdp, logits, batch, weights = other_data()
+    truth = tabular.gradient(mdp, logits, HORIZON)
+    ratio = timed_policy(logits, batch.obs).log_prob(batch.action) - batch.log_prob
+    ends = {"terminated": batch.terminated, "truncated": batch.truncated, "discount": mdp.discount}
+    start = (batch.step == 0).astype(ratio.dtype)
+    params = {"actor": logits, "critic": jnp.array([0.7, -1.3, 0.2])}
+    grads = {}
+    for name, interest in (("start", start), ("everywhere", 1.0)):
+        grads[name] = pg.vtrace_actor_critic.per_trajectory(
+            params, batch, policy=lambda p, obs: timed_policy(p["actor"], obs), discount=mdp.discount,
+            value=lambda p, obs: obs @ p["critic"], clip_rho=1e6, clip_c=1e6, clip_pg_rho=1e6, value_coef=0.0,
+            step_weight=pg.emphatic_weight(ratio, interest=interest, **ends),
+        )[0]["actor"]  # fmt: skip
+    assert miss(grads["start"], weights, truth) < 1e-12
+
+    # Interest everywhere: the gradient of the sum over time of the values to come, in the states that were visited.
+    def excursions(logits: Any) -> Any:
+        values = tabular.values_over_time(mdp, logits, HORIZON)
+        behaviour = exact.two_state_behaviour()
+        states, total = mdp.initial, 0.0
+        for t in range(HORIZON):
+            total = total + states @ values[t]
+            states = states @ jnp.einsum("sa,sat->st", behaviour, mdp.transition)
+        return total
+
+    assert miss(grads["everywhere"], weights, jax.jit(jax.grad(excursions))(logits)) < 1e-12
+    assert miss(grads["everywhere"], weights, truth) > 0.1
+
+
+BAD = [
+    ({"next_value": np.zeros((2, 3))}, ValueError, "next_value must have the shape of trajectory.reward"),
+    ({"discount": 1.5}, ValueError, r"discount must lie in \[0, 1\]"),
+    ({"critic_gradient": 1.0}, TypeError, "critic_gradient must be a function"),
+    ({"rule": ex.at_mode}, TypeError, "at_mode makes no sense for Categorical"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), BAD)
+def test_bad_arguments_are_named(change: dict[str, Any], kind: type[Exception], message: str) -> None:
+    window = tabular.random_window(4, 3)
+    arguments = {
+        "policy": policy, "critic": lambda obs, action: obs[..., 0], "rule": ex.enumerated, "discount": 0.9, **change
+    }  # fmt: skip
+    with pytest.raises(kind, match=message):
+        pg.doubly_robust_gradient(tabular.problem("three_state")[1], window, **arguments)
