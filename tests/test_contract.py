@@ -37,6 +37,7 @@ NOT_PLAIN = {
     "estimator": "a function",
     "evaluate": "an environment",
     "unroll_policy": "a recurrent policy",
+    "hessian_vector_product": "a function",
     "linearized_critic": "a function",
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",

@@ -152,8 +152,8 @@ def loaded_dice(
         ...         p, trajectory, policy=policy, advantage=trajectory.reward, dice_lam=dice_lam)
         ...     vector = {"policy": jnp.eye(2), "value": jnp.zeros(2)}
         ...     return pg.hessian_vector_product(params, of)(vector)["policy"][0, 0]
-        >>> print(curvature(1.0).round(3), curvature(0.0).round(3))
-        0.016 0.0
+        >>> print(curvature(1.0).round(4), curvature(0.0).round(4))
+        0.0159 -0.0004
 
     References:
         Farquhar, Whiteson and Foerster (2019), Loaded DiCE: trading off bias and variance in any-order score function
@@ -199,7 +199,7 @@ def hessian_vector_product(params: Params, surrogate: Callable[[Params], Array])
     Properties:
         Forward over reverse: the gradient is linearised once, and each product costs about as much as a gradient. Right
         for the objective only if second derivatives of the surrogate are: those of `dice`, and of `loaded_dice` with
-        dice_lam=1, whose product is that of the Hessian of -J. The surrogates of all other estimators are for one
+        dice_lam=1, whose product estimates that of the Hessian of -J. The surrogates of all other estimators are for one
         derivative: their Hessian lacks every product of scores. It is not compiled by itself, since the surrogate is
         as a rule a function made anew: call it inside `jax.jit`.
 

@@ -6,6 +6,7 @@ Nothing is defined here: an estimator that is exported without an entry has no c
 from pgjax.certify.candidates.action_critics import action_critic_candidates
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.certify.candidates.critics import critic_candidates
+from pgjax.certify.candidates.higher_order import higher_order_candidates
 from pgjax.certify.candidates.rules import rule_candidates
 from pgjax.certify.candidates.score_function import score_function_candidates
 
@@ -20,5 +21,6 @@ def registry() -> tuple[Candidate, ...]:
         *score_function_candidates(),
         *critic_candidates(),
         *action_critic_candidates(),
+        *higher_order_candidates(),
         *rule_candidates(),
     )
