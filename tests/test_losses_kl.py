@@ -74,14 +74,18 @@ def test_k1_in_the_reward_gives_the_divergence_of_whole_trajectories_and_k2_as_a
     got = plain - beta * jax.grad(local)(logits)
     # What is missing is how earlier actions lead to states where the two policies differ.
     per_state = jnp.sum(jax.nn.softmax(logits) * (jax.nn.log_softmax(logits) - jax.nn.log_softmax(ref)), 1)
-    through_states = jax.grad(lambda x: tabular.objective(mdp.replace(reward=per_state[:, None] * jnp.ones((2, 2))), x, horizon))
+    through_states = jax.grad(
+        lambda x: tabular.objective(mdp.replace(reward=per_state[:, None] * jnp.ones((2, 2))), x, horizon)
+    )
     close(got - wanted, beta * through_states(logits))
     assert np.abs(got - wanted).max() > 1e-3
 
 
 def test_k3_keeps_its_digits_near_the_reference_and_is_finite_far_from_it() -> None:
     x = np.array([1e-6, -1e-5, 0.009, -0.011, 0.3, -2.0, 5.0])
-    wanted = np.array([0.5 * v * v * (1 + v / 3 + v * v / 12 + v**3 / 60) if abs(v) < 0.02 else np.expm1(v) - v for v in x])
+    wanted = np.array(
+        [0.5 * v * v * (1 + v / 3 + v * v / 12 + v**3 / 60) if abs(v) < 0.02 else np.expm1(v) - v for v in x]
+    )
     zeros = jnp.zeros(7)
     np.testing.assert_allclose(pg.kl_k3(zeros, jnp.asarray(x)), wanted, rtol=1e-9)
     np.testing.assert_allclose(pg.kl_k3(zeros.astype(jnp.float32), jnp.asarray(x, jnp.float32)), wanted, rtol=1e-4)

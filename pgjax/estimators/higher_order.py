@@ -81,11 +81,12 @@ def dice(
     """
     shape = trajectory.reward.shape
     discount = _checks.as_scalar_or_shape("discount", discount, shape)
+    returns = _to_go(trajectory, discount)
     targets = {
-        "baseline": jnp.broadcast_to(_baseline(baseline, _to_go(trajectory, discount)), shape),
+        "baseline": jnp.broadcast_to(_baseline(baseline, returns), shape).astype(returns.dtype),
         "counts": _counts(mask, trajectory),
         # A scalar stays outside, where gradients reach it; an array has to be cut into columns.
-        **({"discount": discount} if discount.ndim else {}),
+        **({"discount": discount.astype(returns.dtype)} if discount.ndim else {}),
     }
 
     def loss(params: Params, t: Trajectory, targets: Any, state: RolloutState | None) -> Array:

@@ -43,7 +43,9 @@ def centered_ranks(values: Array) -> Array:
     """
     values = _row(values)
     number = values.shape[0]
-    return _by_rank(values, jnp.linspace(-0.5, 0.5, number, dtype=values.dtype) if number > 1 else jnp.zeros_like(values))
+    return _by_rank(
+        values, jnp.linspace(-0.5, 0.5, number, dtype=values.dtype) if number > 1 else jnp.zeros_like(values)
+    )
 
 
 def nes_utilities(values: Array) -> Array:

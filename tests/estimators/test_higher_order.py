@@ -223,9 +223,7 @@ def test_masked_scores_are_as_if_their_policy_were_fixed_and_hold_what_they_will
     """With the scores of one state left out, all derivatives are those with respect to the logits of the other."""
     mdp, logits, batch, weights = every_trajectory("two_state", HORIZON)
     mask = batch.obs[..., 0] > 0
-    broken = batch.replace(
-        obs=jnp.where(mask[..., None], batch.obs, jnp.nan), action=jnp.where(mask, batch.action, 0)
-    )
+    broken = batch.replace(obs=jnp.where(mask[..., None], batch.obs, jnp.nan), action=jnp.where(mask, batch.action, 0))
     many = scaled(broken, weights)
     weight = tabular.weight(batch, mdp)
     advantage = jnp.where(mask, to_go(batch, mdp.discount) * shares(weights), jnp.nan)
@@ -247,9 +245,9 @@ def test_a_scalar_discount_and_the_rewards_carry_gradients() -> None:
 
     def estimate(discount: Any, bonus: Any) -> Any:
         moved = batch.replace(reward=batch.reward + bonus[batch.obs.argmax(-1), batch.action])
-        return jax.value_and_grad(lambda x: pg.dice.surrogate(x, scaled(moved, weights), policy=policy, discount=discount))(
-            logits
-        )
+        return jax.value_and_grad(
+            lambda x: pg.dice.surrogate(x, scaled(moved, weights), policy=policy, discount=discount)
+        )(logits)
 
     def exactly(discount: Any, bonus: Any) -> Any:
         process = mdp.replace(discount=discount, reward=mdp.reward + bonus)

@@ -167,17 +167,16 @@ def test_the_one_sided_form_is_the_score_function_on_a_normal_over_the_parameter
     for baseline in (0.0, 1.3):
 
         def both(key: Any, baseline: Any = baseline) -> Any:
-            draw = lambda j: ex.evolution_strategy(  # noqa: E731
-                key, x, lambda y: y[j] - x[j], num_pairs=1, scale=SIGMA, antithetic=False
-            )[1].value / SIGMA
+            def draw(j: int) -> Any:
+                f = lambda y: y[j] - x[j]  # noqa: E731
+                return ex.evolution_strategy(key, x, f, num_pairs=1, scale=SIGMA, antithetic=False)[1].value / SIGMA
+
             noise = {"x": jnp.stack([draw(0), draw(1)])}
             f = lambda y: quadratic(y) + jnp.tanh(y[0])  # noqa: E731
             by_score = jax.value_and_grad(
                 lambda loc: ex.score_function.given(noise, pg.Normal(loc, SIGMA), f, baseline=baseline)
             )(x)
-            by_search = ex.evolution_strategy(
-                key, x, f, num_pairs=1, scale=SIGMA, antithetic=False, baseline=baseline
-            )
+            by_search = ex.evolution_strategy(key, x, f, num_pairs=1, scale=SIGMA, antithetic=False, baseline=baseline)
             return by_score, (by_search[1].value, by_search[0])
 
         for ours, theirs in zip(*jax.vmap(both)(keys), strict=True):
