@@ -8,8 +8,8 @@ is a descent direction and goes straight into optax.
 Every estimator sums over time and averages over the batch axes. A column of the batch is one trajectory.
 
 Read `surrogate` for the form, `score_function` for the first examples, `actor_critics` and `clipped` for those with a
-critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `higher_order` for Hessians and
-beyond.
+critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `higher_order` for those
+whose surrogates may be differentiated more than once.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic

@@ -58,8 +58,8 @@ def dice(
         ValueError: if shapes differ, the window is empty, or discount is a number outside [0, 1].
 
     Properties:
-        With whole episodes gradient, Hessian and all higher derivatives of the surrogate are unbiased for the discounted
-        objective, for any baseline that does not depend on the own action. The gradient is, trajectory by trajectory,
+        With whole episodes gradient, Hessian and all higher derivatives of the surrogate are unbiased for the
+        discounted objective, for any baseline that does not depend on the own action. The gradient is, trajectory by trajectory,
         that of `reinforce` with the weight γ^t. The baseline lowers the variance of the gradient, and leaves terms of
         higher derivatives without one: `loaded_dice` has it in all. The variance of the n-th derivative grows with
         the n-th power of the length of the episode. A scalar discount and the rewards carry gradients, for
@@ -132,8 +132,8 @@ def loaded_dice(
         state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
-        The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`. The loss is
-        0 whatever the policy earns.
+        The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`. The loss
+        is 0 whatever the policy earns.
 
     Raises:
         TypeError: if a mask is not boolean, an array not floating, or the policy returns no distribution.
@@ -198,8 +198,8 @@ def hessian_vector_product(params: Params, surrogate: Callable[[Params], Array])
         ValueError: if the surrogate does not give one number, or the vector is not like params.
 
     Properties:
-        Forward over reverse: the gradient is linearised once, and each product costs about as much as a gradient. Right
-        for the objective only if second derivatives of the surrogate are: those of `dice`, and of `loaded_dice` with
+        Forward over reverse: the gradient is linearised once, and each product costs about as much as a gradient.
+        Right for the objective only if second derivatives of the surrogate are: those of `dice`, and of `loaded_dice` with
         dice_lam=1, whose product estimates that of the Hessian of -J. The surrogates of all other estimators are for one
         derivative: their Hessian lacks every product of scores. It is not compiled by itself, since the surrogate is
         as a rule a function made anew: call it inside `jax.jit`.

@@ -219,7 +219,8 @@ def ars(
     Properties:
         An estimate of no gradient: the choice of directions and the division bias it, and it has no units of f. It does
         not change if f is multiplied by a positive number or shifted. 0 if all values are equal. Values that are not
-        finite count as the worst; a direction that is used and has one on its other side makes the step NaN. The paper also standardises observations, which belongs to the policy.
+        finite count as the worst; a direction that is used and has one on its other side makes the step NaN. The paper
+        also standardises observations, which belongs to the policy.
 
     Example:
         >>> import jax, jax.numpy as jnp
