@@ -59,10 +59,10 @@ def dice(
 
     Properties:
         With whole episodes gradient, Hessian and all higher derivatives of the surrogate are unbiased for the
-        discounted objective, for any baseline that does not depend on the own action. The gradient is, trajectory by trajectory,
-        that of `reinforce` with the weight γ^t. The baseline lowers the variance of the gradient, and leaves terms of
-        higher derivatives without one: `loaded_dice` has it in all. The variance of the n-th derivative grows with
-        the n-th power of the length of the episode. A scalar discount and the rewards carry gradients, for
+        discounted objective, for any baseline that does not depend on the own action. The gradient is, trajectory by
+        trajectory, that of `reinforce` with the weight γ^t. The baseline lowers the variance of the gradient, and
+        leaves terms of higher derivatives without one: `loaded_dice` has it in all. The variance of the n-th derivative
+        grows with the n-th power of the length of the episode. A scalar discount and the rewards carry gradients, for
         meta-gradients; the baseline does not.
 
     Example:
@@ -199,10 +199,10 @@ def hessian_vector_product(params: Params, surrogate: Callable[[Params], Array])
 
     Properties:
         Forward over reverse: the gradient is linearised once, and each product costs about as much as a gradient.
-        Right for the objective only if second derivatives of the surrogate are: those of `dice`, and of `loaded_dice` with
-        dice_lam=1, whose product estimates that of the Hessian of -J. The surrogates of all other estimators are for one
-        derivative: their Hessian lacks every product of scores. It is not compiled by itself, since the surrogate is
-        as a rule a function made anew: call it inside `jax.jit`.
+        Right for the objective only if second derivatives of the surrogate are: for `dice`, and for `loaded_dice` with
+        dice_lam=1, the product is an unbiased estimate of that with the Hessian of -J. The surrogates of all other
+        estimators are for one derivative: their Hessian lacks every product of scores. It is not compiled by itself,
+        since the surrogate is as a rule a function made anew: call it inside `jax.jit`.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg

@@ -129,12 +129,13 @@ def _spread_of(name: str, x: Any, params: Params) -> Array:
     for leaf in jax.tree.leaves(x):
         if isinstance(leaf, (int, float, np.number)) and not float(leaf) > 0.0:
             raise ValueError(f"{name} must be positive, got {leaf}. It is the size of the perturbations.")
-    if jax.tree.structure(x) == jax.tree.structure(params):
+    came: Any = jax.tree.structure(x)
+    if came == jax.tree.structure(params):
         tree = x
     elif jax.tree_util.all_leaves([x]) and jnp.ndim(x) == 0:
         tree = jax.tree.map(lambda _: x, params)
     else:
-        raise ValueError(f"{name} must be a scalar or a pytree like params, got {jax.tree.structure(x)}.")
+        raise ValueError(f"{name} must be a scalar or a pytree like params, got {came}.")
 
     def one(size: Any, p: Array) -> Array:
         size = _checks.as_scalar_or_shape(f"each leaf of {name}", size, p.shape)

@@ -352,7 +352,11 @@ def test_both_sides_of_a_pair_share_a_key_and_pairs_do_not() -> None:
     @jax.jit
     def run(key: Any, x: Any) -> Any:
         seen: list[Any] = []
-        keep = lambda values: seen.append(values) or values  # noqa: E731
+
+        def keep(values: Any) -> Any:
+            seen.append(values)
+            return values
+
         grads = [
             ex.evolution_strategy(key, x, f, num_pairs=4, scale=SIGMA, keyed=True, shaping=keep)[0]
             for f in (noisy, lambda key, x: quadratic(x))
