@@ -61,9 +61,8 @@ def dice(
         With whole episodes gradient, Hessian and all higher derivatives of the surrogate are unbiased for the
         discounted objective, for any baseline that does not depend on the own action. The gradient is, trajectory by
         trajectory, that of `reinforce` with the weight γ^t. The baseline lowers the variance of the gradient, and
-        leaves terms of higher derivatives without one: `loaded_dice` has it in all. The variance of the n-th derivative
-        grows with the n-th power of the length of the episode. A scalar discount and the rewards carry gradients, for
-        meta-gradients; the baseline does not.
+        leaves terms of higher derivatives without one: `loaded_dice` has it in all. A scalar discount and the rewards
+        carry gradients, for meta-gradients; the baseline does not.
 
     Example:
         >>> value = pg.dice.surrogate(params, trajectory, policy=policy, discount=0.5)
