@@ -152,7 +152,7 @@ def loaded_dice(
         ...         p, trajectory, policy=policy, advantage=trajectory.reward, dice_lam=dice_lam)
         ...     vector = {"policy": jnp.eye(2), "value": jnp.zeros(2)}
         ...     return pg.hessian_vector_product(params, of)(vector)["policy"][0, 0]
-        >>> print(curvature(1.0).round(4), curvature(0.0).round(4))
+        >>> print(f"{curvature(1.0):.4f} {curvature(0.0):.4f}")
         0.0159 -0.0004
 
     References:
