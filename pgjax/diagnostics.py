@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._compile import compiled
-from pgjax._ratios import MAX_LOG_RATIO
+from pgjax._ratios import MAX_LOG_RATIO, k3_of
 from pgjax._types import Params
 
 Array = jax.Array
@@ -150,11 +150,7 @@ def approximate_kl(log_ratio: Array) -> Array:
     Raises:
         TypeError: if log_ratio is not floating.
     """
-    x = jnp.minimum(_checks.as_floating("log_ratio", log_ratio), MAX_LOG_RATIO)
-    # Near ratio 1 the two terms cancel to x²/2 and float32 would lose it, sign and all: the series does not.
-    near = jnp.abs(x) < 0.01
-    series = 0.5 * jnp.square(x) * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
-    return jnp.mean(jnp.where(near, series, jnp.expm1(x) - x))
+    return jnp.mean(k3_of(_checks.as_floating("log_ratio", log_ratio)))
 
 
 @compiled()

@@ -194,6 +194,9 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "kl_penalty_loss": lambda d: Case(
         (d.normal(T, B), d.normal(T, B)), {"kl": d.uniform(T, B), "coefficient": d.number()}
     ),
+    "kl_k1": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "kl_k2": lambda d: Case((d.normal(T, B), d.normal(T, B))),
+    "kl_k3": lambda d: Case((d.normal(T, B), d.normal(T, B))),
     "value_loss": lambda d: Case((d.normal(T, B), d.normal(T, B))),
     "clipped_value_loss": lambda d: Case(
         (d.normal(T, B), d.normal(T, B)), {"old_value": d.normal(T, B), "clip": d.number()}
@@ -235,6 +238,16 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory()), static={"policy": policy, "cumulative": True}, smooth=False
     ),
     "gpomdp": lambda d: Case((d.params(), d.trajectory()), {"discount": d.number()}, {"policy": policy}),
+    "dice": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "baseline": d.normal(T, B), "mask": d.bools(T, B)},
+        {"policy": policy},
+    ),
+    "loaded_dice": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"advantage": d.normal(T, B), "dice_lam": d.number(), "step_weight": d.uniform(T, B)},
+        {"policy": policy},
+    ),
     "actor_critic": lambda d: Case(
         (d.params(), d.trajectory()),
         {"discount": d.number(), "lam": d.number(), "value_coef": d.number(), "entropy_coef": d.number()},

@@ -43,6 +43,7 @@ NOT_PLAIN = {
     "scale_by_storm": "a schedule; makes a transformation",
     "scale_by_svrpg": "makes a transformation",
     "unroll_policy": "a recurrent policy",
+    "hessian_vector_product": "a function",
     "linearized_critic": "a function",
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",

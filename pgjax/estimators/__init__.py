@@ -12,6 +12,8 @@ critic, `expected` and `control` for those that are made of a rule of `pgjax.exp
 are fitted to the scores.
 critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `factors` for baselines of
 the other factors of an action, `doubly_robust` for data of any policy.
+critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `higher_order` for those
+whose surrogates may be differentiated more than once.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
@@ -28,6 +30,7 @@ from pgjax.estimators.control import control_variate, interpolated_gradient, lin
 from pgjax.estimators.doubly_robust import doubly_robust_gradient
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
 from pgjax.estimators.factors import counterfactual_baseline, factor_log_probs, factorized_gradient
+from pgjax.estimators.higher_order import dice, hessian_vector_product, loaded_dice
 from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.pathwise import pathwise_gradient
@@ -48,6 +51,7 @@ __all__ = [
     "conservative_coefficient",
     "control_variate",
     "counterfactual_baseline",
+    "dice",
     "doubly_robust_gradient",
     "episode_ratio",
     "estimator",
@@ -56,12 +60,14 @@ __all__ = [
     "factorized_gradient",
     "fit_optimal_baseline",
     "gpomdp",
+    "hessian_vector_product",
     "interpolated_gradient",
     "leave_one_out_coefficient",
     "leave_one_out_control",
     "leave_one_out_covariance",
     "likelihood_ratio",
     "linearized_critic",
+    "loaded_dice",
     "log_prob_taken",
     "n_step_actor_critic",
     "optimal_baseline_gradient",

@@ -9,13 +9,18 @@ The noise can be kept apart, as estimators over trajectories need it: ``noise = 
 ``rule.given(noise, distribution, f)``. Since each law of noise can also be integrated, `nodes` makes the exact mean and
 variance of a rule a weighted sum.
 
+The searches, such as `evolution_strategy`, look at no distribution of actions: f is there a function of the parameters,
+and the gradient is made of its values at perturbed ones.
+
 A distribution is one of `pgjax.distributions`, or any tree of them (a dict, a tuple), whose parts are independent given
 their parameters and have the same batch axes; actions, noise and relaxed samples are then trees of that form.
 """
 
 from pgjax.expectation import laws
+from pgjax.expectation._probes import SearchInfo
 from pgjax.expectation.antithetic import mirrored
 from pgjax.expectation.augmented import arm, disarm
+from pgjax.expectation.differences import finite_difference, spsa
 from pgjax.expectation.enumeration import enumerated
 from pgjax.expectation.gaussian import quadratic, quadrature
 from pgjax.expectation.integration import nodes
@@ -24,6 +29,8 @@ from pgjax.expectation.relaxations import gumbel_softmax, rebar, reinmax, relax,
 from pgjax.expectation.rules import Rule, rule
 from pgjax.expectation.sampling import Taken, taken
 from pgjax.expectation.score import dice, score_function, score_leave_one_out
+from pgjax.expectation.search import ars, evolution_strategy, pgpe
+from pgjax.expectation.shaping import centered_ranks, nes_utilities
 from pgjax.expectation.subsets import sum_and_sample, unordered_set
 from pgjax.expectation.taylor import taylor, taylor_pathwise
 from pgjax.expectation.terms import bind, control_gradient, gradient_only, through
@@ -31,21 +38,28 @@ from pgjax.expectation.weak import measure_valued
 
 __all__ = [
     "Rule",
+    "SearchInfo",
     "Taken",
     "arm",
+    "ars",
     "at_mode",
     "bind",
+    "centered_ranks",
     "control_gradient",
     "dice",
     "disarm",
     "enumerated",
+    "evolution_strategy",
+    "finite_difference",
     "gradient_only",
     "gumbel_softmax",
     "laws",
     "measure_valued",
     "mirrored",
+    "nes_utilities",
     "nodes",
     "pathwise",
+    "pgpe",
     "quadratic",
     "quadrature",
     "rebar",
@@ -54,6 +68,7 @@ __all__ = [
     "rule",
     "score_function",
     "score_leave_one_out",
+    "spsa",
     "straight_through",
     "sum_and_sample",
     "taken",

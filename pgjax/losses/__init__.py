@@ -7,6 +7,7 @@ likelihood.
 """
 
 from pgjax.losses.duals import kl_constraint_loss, softmax_temperature_loss
+from pgjax.losses.kl import kl_k1, kl_k2, kl_k3
 from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
 from pgjax.losses.reductions import masked_mean, sequence_mean, standardize
 from pgjax.losses.surrogates import discovered_loss, importance_weighted_loss, sequence_log_ratio, spo_loss
@@ -21,6 +22,9 @@ __all__ = [
     "exponential_weight",
     "importance_weighted_loss",
     "kl_constraint_loss",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
     "kl_penalty_loss",
     "masked_mean",
     "policy_gradient_loss",

@@ -8,6 +8,7 @@ from pgjax.certify.candidates.candidate import Candidate
 from pgjax.certify.candidates.controls import control_candidates
 from pgjax.certify.candidates.critics import critic_candidates
 from pgjax.certify.candidates.fitted_baselines import fitted_baseline_candidates
+from pgjax.certify.candidates.higher_order import higher_order_candidates
 from pgjax.certify.candidates.rules import rule_candidates
 from pgjax.certify.candidates.score_function import score_function_candidates
 
@@ -24,5 +25,6 @@ def registry() -> tuple[Candidate, ...]:
         *critic_candidates(),
         *action_critic_candidates(),
         *control_candidates(),
+        *higher_order_candidates(),
         *rule_candidates(),
     )
