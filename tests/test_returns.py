@@ -99,7 +99,7 @@ def test_float32_stays_float32_beside_rates_that_are_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["discounted_returns", "lambda_returns", "gae", "vtrace", "retrace", "upgo"])
-def test_parallel_in_time_equals_the_scan(name: str) -> None:
+def test_identity_39_parallel_in_time_equals_the_scan(name: str) -> None:
     case, data = CASES[name], window(2, 9, 5)
     check(call(case.function, case, data, method="associative"), call(case.function, case, data, method="scan"))
 

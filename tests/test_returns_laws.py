@@ -104,7 +104,7 @@ def test_linear_in_rewards_and_values(name: str, data: dict[str, Any], scale: fl
 @every_function
 @law
 @given(data=data_of_a_window, order=st.permutations(range(B)))
-def test_columns_do_not_see_each_other(name: str, data: dict[str, Any], order: list[int]) -> None:
+def test_identity_38_columns_do_not_see_each_other(name: str, data: dict[str, Any], order: list[int]) -> None:
     permuted = run(name, {key: x[:, np.array(order)] for key, x in data.items()})
     check(permuted, jax.tree.map(lambda x: x[:, np.array(order)], run(name, data)), rtol=0, atol=0)
 
@@ -130,7 +130,7 @@ def test_vmap_over_the_rates_equals_a_loop(name: str) -> None:
 
 @law
 @given(data=data_of_a_window, lam=st.floats(0, 1))
-def test_gae_is_the_mixture_of_n_step_advantages(data: dict[str, Any], lam: float) -> None:
+def test_identity_02_gae_is_the_mixture_of_n_step_advantages(data: dict[str, Any], lam: float) -> None:
     data = consistent(data)
     masks = {key: data[key] for key in ("terminated", "truncated", "discount")}
     reward, value, next_value = data["reward"], data["value"], data["next_value"]
@@ -147,7 +147,7 @@ def test_gae_is_the_mixture_of_n_step_advantages(data: dict[str, Any], lam: floa
 
 @law
 @given(data=data_of_a_window, lam=st.floats(0, 1), clip=st.floats(1, 9))
-def test_vtrace_on_policy_is_td_lambda(data: dict[str, Any], lam: float, clip: float) -> None:
+def test_identity_03_vtrace_on_policy_is_td_lambda(data: dict[str, Any], lam: float, clip: float) -> None:
     data = {**consistent(data), "log_ratio": np.zeros((T, B)), "lam": lam}
     target, advantage = run("vtrace", data, clip_rho=clip, clip_c=clip, clip_pg_rho=clip)
     check(target, run("lambda_returns", data), **SAME)
@@ -181,7 +181,7 @@ def test_the_advantage_of_pufferlib_is_the_target_less_the_value(
 
 @law
 @given(data=data_of_a_window)
-def test_vtrace_without_clips_and_values_is_per_decision_importance_sampling(data: dict[str, Any]) -> None:
+def test_identity_03_vtrace_without_clips_and_values_is_per_decision_importance_sampling(data: dict[str, Any]) -> None:
     data = {**data, "value": np.zeros((T, B)), "next_value": np.zeros((T, B)), "lam": 1.0}
     target, _ = run("vtrace, no clips", data)
     done, expected = data["terminated"] | data["truncated"], np.zeros((T, B))
@@ -198,7 +198,7 @@ def test_vtrace_without_clips_and_values_is_per_decision_importance_sampling(dat
 
 @law
 @given(data=data_of_a_window)
-def test_retrace_without_traces_is_expected_sarsa(data: dict[str, Any]) -> None:
+def test_identity_05_retrace_without_traces_is_expected_sarsa(data: dict[str, Any]) -> None:
     gamma = data["discount"] * (1 - data["terminated"])
     check(run("retrace", {**data, "lam": 0.0}), data["reward"] + gamma * data["next_value"], **SAME)
 
@@ -248,7 +248,7 @@ def every_path(state: int, action: int | None) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize(("state", "action"), [(0, 0), (1, 1)])
-def test_retrace_has_no_error_on_average_at_the_true_values(lam: float, state: int, action: int) -> None:
+def test_identity_05_retrace_has_no_error_on_average_at_the_true_values(lam: float, state: int, action: int) -> None:
     value = state_values(TARGET)
     action_value = REWARD + GAMMA * MOVE @ value
     weights, states, actions = every_path(state, action)
@@ -264,7 +264,7 @@ def test_retrace_has_no_error_on_average_at_the_true_values(lam: float, state: i
 
 @pytest.mark.parametrize(("lam", "clip_c"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.3)])
 @pytest.mark.parametrize("clip_rho", [1.0, 1.2, np.inf])
-def test_vtrace_has_the_fixed_point_that_clip_rho_sets(lam: float, clip_c: float, clip_rho: float) -> None:
+def test_identity_04_vtrace_has_the_fixed_point_that_clip_rho_sets(lam: float, clip_c: float, clip_rho: float) -> None:
     clipped = np.minimum(clip_rho * BEHAVIOUR, TARGET)
     value = state_values(clipped / clipped.sum(1, keepdims=True))
     weights, states, actions = every_path(0, None)

@@ -242,7 +242,7 @@ def test_leave_one_out_is_unbiased_over_pairs_of_trajectories(estimator: str) ->
 # --- identities and a second implementation ---------------------------------------------------------------------------
 
 
-def test_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> None:
+def test_identity_01_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> None:
     mdp, logits, batch, _ = every_trajectory("three_state", 3)
     np.testing.assert_allclose(
         each("gpomdp", logits, batch, mdp), each("reinforce", logits, batch, mdp), rtol=0, atol=1e-13

@@ -74,7 +74,7 @@ def circle(center, points=64):
 
 
 @every_problem
-def test_only_the_true_field_is_a_gradient(name):
+def test_identity_18_only_the_true_field_is_a_gradient(name):
     mdp, logits, asymmetry, circulation = PROBLEMS[name]()
     straight, skew = (np.reshape(x, (logits.size, logits.size)) for x in jacobians(mdp, logits[None]))
     assert np.max(np.abs(straight - straight.T)) < 1e-12
@@ -97,7 +97,7 @@ def test_the_fields_and_their_circulation_are_those_of_a_derivation_from_scratch
     close(np.sum(scratch * velocity), circulation, rtol=1e-7)
 
 
-def test_the_circulation_is_the_asymmetry_of_the_jacobian_summed_over_the_disc():
+def test_identity_18_the_circulation_is_the_asymmetry_of_the_jacobian_summed_over_the_disc():
     """Stokes: ∮ F·dθ = ∬ (∂F_2/∂θ_1 - ∂F_1/∂θ_2)."""
     mdp, center, _, circulation = PROBLEMS["two_state"]()
     nodes, weights = np.polynomial.legendre.leggauss(16)
@@ -373,7 +373,7 @@ def test_a_reward_that_does_not_know_the_parameters_has_a_smooth_objective_all_t
     close(pathwise, 0.0, atol=0.0)
 
 
-def test_the_scaled_discounted_gradient_tends_to_that_of_the_average_reward():
+def test_identity_34_the_scaled_discounted_gradient_tends_to_that_of_the_average_reward():
     mdp, logits = garnet4x3(), sine4x3()
     limit = np.asarray(exact.average_reward_gradient(mdp, logits))
 

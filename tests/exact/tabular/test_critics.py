@@ -40,7 +40,7 @@ def bias(mdp, logits, estimate, lam):
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 100), st.floats(0.0, 1.0))
-def test_gae_bias_is_that_of_the_infinite_sum(seed, lam):
+def test_identity_32_gae_bias_is_that_of_the_infinite_sum(seed, lam):
     mdp, logits, probs = garnet(seed, 0.8)
     value, q, _ = loop_values(mdp, probs, 200)
     estimate = value + np.sin(np.arange(4.0) + seed)

@@ -30,7 +30,7 @@ def test_two_state_fisher_matrix():
         close(fisher[state, :, 1 - state], 0.0, atol=1e-15)
 
 
-def test_natural_gradient_and_compatible_critic():
+def test_identity_17_natural_gradient_and_compatible_critic():
     mdp, logits, probs = garnet(3)
     got = numpy(directions(mdp, logits))
     value, q, visits = loop_values(mdp, probs, 400)
@@ -75,7 +75,7 @@ def test_compatible_critic_of_a_network_leaves_the_gradient_exact():
     close(fisher @ raveled(got["natural"]), raveled(got["gradient"]), atol=1e-10)
 
 
-def test_natural_gradient_moves_the_policy_alike_in_every_parametrisation():
+def test_identity_17_natural_gradient_moves_the_policy_alike_in_every_parametrisation():
     mdp, logits, _ = garnet(3)
     mix = np.eye(12) + 0.3 * np.cos(np.arange(144.0)).reshape(12, 12)
     mixed = lambda x: jax.nn.softmax((mix @ x).reshape(4, 3))  # noqa: E731
@@ -96,7 +96,7 @@ def test_natural_gradient_moves_the_policy_alike_in_every_parametrisation():
 
 
 @pytest.mark.parametrize("case", [lambda: garnet(3, 0.8, 3), lambda: episodic(3)], ids=["horizon", "episodic"])
-def test_fisher_matrix_is_the_curvature_of_the_divergence(case):
+def test_identity_16_fisher_matrix_is_the_curvature_of_the_divergence(case):
     mdp, logits, probs = case()
     visits = loop_values(mdp, probs, mdp.horizon or 200)[2][:4]
     distribution = np.append(visits, 0.0)[: len(probs)] / visits.sum()

@@ -193,7 +193,7 @@ def test_bad_arguments_are_refused_by_name():
         exact.visitation_over_time(mdp, probs)
 
 
-def test_performance_difference():
+def test_identity_33_performance_difference():
     mdp, _, old = garnet(5)
     new = garnet(6)[2]
     before = numpy(values(mdp, old))
