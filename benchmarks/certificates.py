@@ -7,6 +7,7 @@ of the documentation are written anew as well. With --fast a few candidates and 
 import argparse
 import dataclasses
 import functools
+import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,17 +58,24 @@ FULL = Size(
 FAST = Size(("softmax_bandit", "Bernoulli", "two_state, endless"), 1, 8, (0.0,), (16,), 4, 64, 64, FEW, False)
 
 
-def certify_suite(size: Size) -> list[exact.Certificate]:
-    """Certify all that fits on each of the problems."""
+def certify_suite(size: Size, folder: Path, *, resume: bool) -> list[exact.Certificate]:
+    """Certify all that fits on each of the problems; what a stopped run has found is kept if resume is true."""
     found: list[exact.Certificate] = []
+    folder.mkdir(parents=True, exist_ok=True)
     for name in size.problems:
         start = time.perf_counter()
+        path = folder / f"{name}.pickle"
+        if resume and path.exists():
+            found += pickle.loads(path.read_bytes())
+            continue
         problem = exact.certificate_problems()[name]()
         endless = problem.num_steps is None and not problem.takes_rules
         fitting = [c for c in exact.registry() if c.fits(problem) and not (endless and c.pair is None)]
         if not size.everything:
             fitting = [c for c in fitting if c.is_rule or c.name in size.compared]
-        found += exact.certify_all(fitting, problem, terms=True, cost_batch=size.cost_batch)
+        certificates = exact.certify_all(fitting, problem, terms=True, cost_batch=size.cost_batch)
+        path.write_bytes(pickle.dumps(certificates))
+        found += certificates
         print(f"{name}: {len(fitting)} certificates in {time.perf_counter() - start:.0f} s", flush=True)
     return found
 
@@ -184,12 +192,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/certificates"), help="where to write")
     parser.add_argument("--docs", type=Path, help="folder of the documentation whose page and figures to write anew")
+    parser.add_argument("--resume", action="store_true", help="take up a stopped run of the same code")
     parser.add_argument("--fast", action="store_true", help="a few problems, candidates and samples, in seconds")
     options = parser.parse_args(arguments)
     start, size = time.perf_counter(), FAST if options.fast else FULL
     if options.fast:
         quick_to_compile()
-    certificates = certify_suite(size)
+    certificates = certify_suite(size, options.out / "problems", resume=options.resume)
     balance, problem = trade_off(size), figure_problem(size)
     print(f"bias against variance: {time.perf_counter() - start:.0f} s", flush=True)
     batches = by_batch(size, problem)
