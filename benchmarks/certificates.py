@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from certificates_figures import draw_all
 from certificates_page import page
-from common import quick_to_compile, setting, write_json
+from common import quick_to_compile, setting, use_quick_code_generators, write_json
 from which_estimator import page as page_of_choice
 
 from pgjax import exact
@@ -196,6 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fast", action="store_true", help="a few problems, candidates and samples, in seconds")
     options = parser.parse_args(arguments)
     start, size = time.perf_counter(), FAST if options.fast else FULL
+    use_quick_code_generators()
     if options.fast:
         quick_to_compile()
     certificates = certify_suite(size, options.out / "problems", resume=options.resume)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,16 @@ def _processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def use_quick_code_generators() -> None:
+    """Choose the code generators of XLA's CPU backend that compile in a third of the time, where jax has that choice.
+
+    For scripts that run each of many programs a few times. Call it before anything is computed.
+    """
+    if jax.__version_info__ < (0, 11):
+        flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ.setdefault("XLA_FLAGS", flags)
 
 
 def quick_to_compile() -> None:
