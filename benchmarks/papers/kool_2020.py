@@ -1,0 +1,157 @@
+"""Several samples at once: with replacement and a baseline of the others, and without replacement."""
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import COLOURS, save
+
+from papers._form import Finding, gradients, legend_below, moments, number, panels, verdicts
+from pgjax.distributions import Bernoulli
+from pgjax.expectation import nodes, score_function, score_leave_one_out, sum_and_sample, taken, unordered_set
+
+TITLE = "A baseline for free, and sampling without replacement"
+REFERENCE = (
+    "Kool, van Hoof and Welling (2019), *Buy 4 REINFORCE samples, get a baseline for free*; the same (2020), "
+    "*Estimating gradients for discrete random variables by sampling without replacement*."
+)
+CLAIM = (
+    "With several samples the others are a baseline that costs nothing and leaves no bias. Drawn without replacement, "
+    "and with their order averaged out, they do better still; of the estimators compared this one alone does well both "
+    "where many actions are probable and where one is. The problem is the paper's: three Bernoullis of one logit η, "
+    "E Σᵢ (xᵢ − bᵢ)² with b = (0.6, 0.51, 0.48), eight outcomes in all."
+)
+TARGET = (0.6, 0.51, 0.48)
+PLAIN, OTHERS, SUMMED, WITHOUT = "score function", "leave-one-out", "sum and sample", "without replacement"
+LOGITS = {"high entropy": 0.0, "low entropy": -4.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    evaluations: tuple[int, ...]  # of f, for one estimate
+
+
+FULL, FAST = Size((2, 3, 4, 5, 6, 7, 8)), Size((2, 4))
+
+
+def measure(size: Size) -> dict[str, Any]:
+    """Exact mean and variance of each estimator, by listing all samples that it can draw."""
+    found: dict[str, Any] = {}
+    with jax.enable_x64(True):
+        for setting, logit in LOGITS.items():
+            exact, rows = _truth(logit), {name: [] for name in (PLAIN, OTHERS, SUMMED, WITHOUT)}
+            bias = {name: 0.0 for name in rows}
+            for n in size.evaluations:
+                for name, (mean, variance) in _with(n, logit).items():
+                    rows[name].append(variance)
+                    bias[name] = max(bias[name], abs(mean / exact - 1.0))
+            found[setting] = {"logit": logit, "gradient": exact, "variance": rows, "bias": bias}
+    return {"evaluations": list(size.evaluations), "settings": found}
+
+
+def _policy(logit: Any) -> Bernoulli:
+    return Bernoulli(jnp.full(3, logit))
+
+
+def _cost(action: Any) -> Any:
+    return jnp.sum(jnp.square(action - jnp.asarray(TARGET)), axis=-1)
+
+
+def _truth(logit: float) -> float:
+    """p (1 − p) Σᵢ (1 − 2 bᵢ)."""
+    p = 1.0 / (1.0 + math.exp(-logit))
+    return p * (1.0 - p) * sum(1.0 - 2.0 * b for b in TARGET)
+
+
+def _with(n: int, logit: float) -> dict[str, tuple[float, float]]:
+    """Mean and variance of each estimator with n evaluations of f."""
+    policy = _policy(jnp.float64(logit))
+    plain = _exactly(score_function, *nodes(score_function, policy), logit)
+    rules = {
+        OTHERS: (score_leave_one_out.using(num_samples=n), _multisets(policy, n)),
+        SUMMED: (rule := sum_and_sample.using(top=n - 1), nodes(rule, policy)),
+        WITHOUT: (rule := unordered_set.using(num_samples=n), nodes(rule, policy)),
+    }
+    found = {name: _exactly(rule, *listed, logit) for name, (rule, listed) in rules.items()}
+    return {PLAIN: (plain[0], plain[1] / n), **found}
+
+
+def _multisets(policy: Bernoulli, n: int) -> tuple[Any, np.ndarray]:
+    """Samples with replacement, whose order does not matter to leave-one-out, and their probabilities."""
+    actions, probs = (np.asarray(x) for x in policy.support())
+    index = np.array(list(itertools.combinations_with_replacement(range(len(probs)), n)))
+    counts = (index[..., None] == np.arange(len(probs))).sum(1)
+    orders = np.array([math.factorial(n) / math.prod(math.factorial(c) for c in row) for row in counts])
+    return {"x": taken(actions[index])}, orders * np.prod(probs[index], axis=1)
+
+
+def _exactly(rule: Any, noise: Any, weights: Any, logit: float) -> tuple[float, float]:
+    program = jax.jit(lambda noise, weights, l: moments(gradients(rule, noise, _policy, _cost, l), weights))
+    mean, variance = program(noise, weights, jnp.float64(logit))
+    return float(mean), float(variance)
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Variance against evaluations, one panel for each entropy."""
+    figure, (row,) = panels(1, 2, width=4.6, height=4.1)
+    for panel, (setting, found) in zip(row, figures["settings"].items(), strict=True):
+        for (name, variances), colour, marker in zip(found["variance"].items(), COLOURS, "osD^", strict=False):
+            shown = [v if v > 1e-20 else math.nan for v in variances]  # with all eight outcomes seen: none
+            panel.plot(figures["evaluations"], shown, marker + "-", color=colour, markersize=5, label=name)
+        panel.set(
+            yscale="log", xlabel="evaluations of the cost for one estimate", title=f"{setting}, η = {found['logit']:g}",
+            xticks=figures["evaluations"],
+        )  # fmt: skip
+    row[0].set_ylabel("exact variance of the gradient by η")
+    legend_below(figure, row[0], 4)
+    save(figure, path)
+
+
+def verdict(figures: dict[str, Any]) -> str:
+    """Compare the four at equal numbers of evaluations."""
+    few, settings = figures["evaluations"], figures["settings"]
+    high, low = (settings[name]["variance"] for name in LOGITS)
+    both = (high, low)
+    bias = max(found["bias"][name] for found in settings.values() for name in found["bias"])
+    gain = [x[PLAIN][i] / x[OTHERS][i] for x in both for i in range(len(few))]
+    without = [x[OTHERS][i] / max(x[WITHOUT][i], 1e-300) for x in both for i in range(len(few)) if few[i] < 8]
+    rivals = [
+        x[WITHOUT][i] / min(x[PLAIN][i], x[OTHERS][i], x[SUMMED][i])
+        for x in both
+        for i in range(len(few))
+        if few[i] < 8
+    ]
+    first = few[0]
+    return verdicts(
+        Finding(
+            "The mean of the other samples as a baseline leaves no bias and lowers the variance.",
+            bias < 1e-9 and min(gain) > 1.0,
+            f"the largest relative bias of all is {number(bias)}; plain score functions have {number(min(gain))} to "
+            f"{number(max(gain))} times the variance of leave-one-out.",
+        ),
+        Finding(
+            "Without replacement the variance is lower than with it, at equal numbers of evaluations.",
+            min(without) > 1.0,
+            f"leave-one-out has {number(min(without))} to {number(max(without))} times its variance, from {first} to 7 "
+            "evaluations; with all eight outcomes drawn none is left.",
+        ),
+        Finding(
+            "Summing over the most probable outcomes is good where the entropy is low and poor where it is high, and "
+            "leave-one-out the other way round.",
+            low[SUMMED][0] < low[OTHERS][0] and high[SUMMED][0] > high[OTHERS][0],
+            f"with {first} evaluations sum and sample has {number(low[SUMMED][0] / low[OTHERS][0])} times the variance "
+            f"of leave-one-out at low entropy and {number(high[SUMMED][0] / high[OTHERS][0])} times at high entropy.",
+        ),
+        Finding(
+            "Without replacement is the best of them, or close to it, in both settings.",
+            max(rivals) < 1.1,
+            f"its variance is {number(min(rivals))} to {number(max(rivals))} times that of the best of the others.",
+        ),
+    )
