@@ -38,7 +38,7 @@ class Size:
     evaluations: tuple[int, ...]  # of f, for one estimate
 
 
-FULL, FAST = Size((2, 3, 4, 5, 6, 7, 8)), Size((2, 4))
+FULL, FAST = Size((2, 3, 4, 5, 6, 7, 8)), Size((2,))
 
 
 def measure(size: Size) -> dict[str, Any]:
