@@ -1,4 +1,4 @@
-"""Measure published findings again, with the rules and estimators of the library; one figure and verdict for each paper.
+"""Measure published findings again, with the rules and estimators of the library: a figure and verdict for each.
 
 Writes papers.json, papers.md and one PNG for each paper. What the JSON in the folder holds already is kept, so that a
 run that was stopped goes on where it was; --fresh measures anew. With --docs the page and the figures of the
@@ -117,7 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{name}: measured in {found[name]['seconds']:.0f} s", flush=True)
         print(f"{known[name].TITLE}\n{known[name].verdict(found[name]['figures'])}\n", flush=True)
     measured = {name: module for name, module in known.items() if name in found}
-    if options.docs and (missing := [n for n in known if found.get(n, {}).get("size") != size_of(known[n], options.fast)]):
+    missing = [name for name in known if found.get(name, {}).get("size") != size_of(known[name], options.fast)]
+    if options.docs and missing:
         raise SystemExit(f"the page of the documentation needs all papers, {', '.join(missing)} is not measured yet.")
     for folder in [options.out, *([options.docs] if options.docs else [])]:
         for name, module in measured.items():

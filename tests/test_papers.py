@@ -38,7 +38,7 @@ def mohamed() -> Figures:
         }
         return {"k": k, "variance": rows, "error": 0.0}
 
-    deviation = [[9.0, 2.0, 0.5], [1.0, 1.0, 9.0], [0.9, 0.9, 1.0]]
+    deviation = [[9.0, 2.0, 1.5], [1.0, 1.0, 1.2], [0.9, 0.9, 1.0]]
     return {
         "(x − k)²": cost([-3.0, 1.0, 5.0], [[500.0, 15.0, 500.0], [4.0, 4.0, 4.0], [17.0, 0.0, 17.0]], deviation),
         "exp(−k x²)": cost([0.1, 1.0, 10.0], [[0.6, 0.2, 0.1], [0.02, 0.3, 1.0], [0.01, 0.01, 0.02]], deviation),
@@ -56,7 +56,7 @@ def suh() -> Figures:
         "silent": [0.0, 0.1, 0.7, 1.0],
     }
     variance = {name: {"pathwise": x, "score function": list(score)} for name, x in rows.items()}
-    return weighted({"horizon": {"horizons": [1, 2, 4, 8, 16], "variance": variance}, "stiffness": wall})
+    return weighted({"horizon": {"horizons": [1, 2, 4, 8, 16], "variance": variance, "apart": 1.0}, "stiffness": wall})
 
 
 def weighted(figures: Figures, factor: float = 0.95) -> Figures:

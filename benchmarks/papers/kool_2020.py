@@ -115,8 +115,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
             shown = [v if v > 1e-20 else math.nan for v in variances]  # with all eight outcomes seen: none
             panel.plot(figures["evaluations"], shown, marker + "-", color=colour, markersize=5, label=name)
         panel.set(
-            yscale="log", xlabel="evaluations of the cost for one estimate", title=f"{setting}, η = {found['logit']:g}".replace("-", "−"),
-            xticks=figures["evaluations"],
+            yscale="log", xlabel="evaluations of the cost for one estimate",
+            title=f"{setting}, η = {found['logit']:g}".replace("-", "−"), xticks=figures["evaluations"],
         )  # fmt: skip
     row[0].set_ylabel("exact variance of the gradient by η")
     legend_below(figure, row[0], 4)

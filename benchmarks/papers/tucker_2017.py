@@ -185,7 +185,11 @@ def draw(figures: dict[str, Any], path: Path) -> None:
                 label = name + (" (biased)" if name in biased else "")
                 panel.plot(figures["steps"], y, line, color=colour, linewidth=1.7, label=label)
         row[0].axhline(target**2, color="0.6", linewidth=0.8)
-        row[0].annotate("minimum", (0, target**2), (2, 3), textcoords="offset points", color="0.4", fontsize=8)
+        row[0].annotate(
+            "minimum", (figures["steps"][-1], target**2), (0, -2), textcoords="offset points", color="0.4", fontsize=8,
+            ha="right", va="top",
+        )  # fmt: skip
+        row[0].margins(y=0.08)
         row[0].set(xlabel="step", ylabel="exact loss, mean over seeds", title=f"t = {target:g}: loss")
         row[1].set(yscale="log", xlabel="step", ylabel="exact variance, geometric mean", ylim=(FLOOR, 0.3))
         row[1].set_title(f"t = {target:g}: variance where each has got to")
@@ -193,7 +197,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         for height, name in enumerate(sorted(look, key=lambda name, at=at: -at[name])):
             none = at[name] <= FLOOR
             row[2].plot(FLOOR if none else at[name], height, "<" if none else "o", color=look[name][0], clip_on=False)
-            row[2].text(max(at[name], FLOOR), height, f"  {'none' if none else number(at[name])}", va="center", fontsize=8)
+            label = "none" if none else number(at[name])
+            row[2].text(max(at[name], FLOOR), height, f"  {label}", va="center", fontsize=8)
         names = sorted(look, key=lambda name, at=at: -at[name])
         row[2].set_yticks(range(len(names)), [name + (" (biased)" if name in biased else "") for name in names])
         row[2].tick_params(axis="y", labelsize=8)
@@ -230,14 +235,15 @@ def verdict(figures: dict[str, Any]) -> str:
             "REBAR, RELAX and the others that claim it are unbiased.",
             off[wrong] < 0.01,
             f"the mean of {wrong} at θ = {APART:g} is off by {100.0 * off[wrong]:.2g} %, the most of these; "
-            + "; ".join(f"{name} is biased and gives {number(figures['mean_apart'][name][first])}" for name in biased)
+            + " and ".join(f"{name} gives {number(figures['mean_apart'][name][first])}" for name in biased)
             + f" in the mean at t = {TARGETS[0]:g}, where {number(slope[first])} is right.",
         ),
         Finding(
-            f"REBAR has less variance than the score function where f rises from one action to the other, at t = {PLAIN:g}.",
+            f"REBAR has less variance than the score function where f rises all the way between the actions, "
+            f"at t = {PLAIN:g}.",
             reduced[third] > 1.05,
-            f"the score function has {number(reduced[third])} times its variance at θ = {APART:g}, scale and temperature "
-            "being trained there.",
+            f"the score function has {number(reduced[third])} times its variance at θ = {APART:g}, scale and "
+            "temperature being trained there.",
         ),
         Finding(
             "The same at t = 0.45.",
