@@ -91,7 +91,11 @@ def kool() -> Figures:
     return {
         "evaluations": [2, 4],
         "settings": {
-            setting: {"variance": dict(zip(names, x, strict=True)), "bias": dict.fromkeys(names, 0.0)}
+            setting: {
+                "variance": dict(zip(names, x, strict=True)),
+                "bias": dict.fromkeys(names, 0.0),
+                "own": {"bias": [-0.5, -0.25], "squared_error": [1.0, 1.0]},
+            }
             for setting, x in rows.items()
         },
     }
@@ -161,9 +165,10 @@ DOCTORED: dict[str, tuple[Any, Callable[[], Figures], list[tuple[int, Callable[[
         [
             (0, planted(*LOW, "bias", kool_2020.OTHERS, value=0.1)),
             (0, planted(*HIGH, "variance", kool_2020.PLAIN, value=[0.95, 4.0])),
-            (1, planted(*HIGH, "variance", kool_2020.WITHOUT, value=[1.5, 0.2])),
-            (2, planted(*HIGH, "variance", kool_2020.SUMMED, value=[0.95, 3.0])),
-            (3, planted(*LOW, "variance", kool_2020.SUMMED, value=[2.0, 0.01])),
+            (1, planted(*LOW, "own", "bias", value=[-0.5, 0.0])),
+            (2, planted(*HIGH, "variance", kool_2020.WITHOUT, value=[1.5, 0.2])),
+            (3, planted(*HIGH, "variance", kool_2020.SUMMED, value=[0.95, 3.0])),
+            (4, planted(*LOW, "variance", kool_2020.SUMMED, value=[2.0, 0.01])),
         ],
     ),
 }
@@ -174,7 +179,7 @@ def test_a_verdict_turns_where_the_figures_do(name: str) -> None:
     module, make, doctored = DOCTORED[name]
     findings = outcome(module, make())
     assert all(findings), findings
-    assert {place for place, _ in doctored} >= set(range(len(findings))) - {3}
+    assert {place for place, _ in doctored} >= set(range(len(findings))) - ({3} if name == "suh_2022" else set())
     for place, plant in doctored:
         figures = copy.deepcopy(make())
         plant(figures)

@@ -104,7 +104,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 def _best(found: dict[str, Any], parameter: str) -> list[str]:
     """The rule of least variance at each k."""
     rows = found["variance"]
-    return [min(rows, key=lambda name, i=i: rows[name][parameter][i]) for i in range(len(found["k"]))]
+    return [min((rows[name][parameter][i], name) for name in rows)[1] for i in range(len(found["k"]))]
 
 
 def verdict(figures: dict[str, Any]) -> str:
@@ -120,7 +120,6 @@ def verdict(figures: dict[str, Any]) -> str:
     ratios = {cost: x[PATH][-1] / x[SCORE][-1] for cost, x in last.items()}
     before = {cost: x[PATH][0] / x[SCORE][0] for cost, x in last.items()}
     growth = last["cos(k x)"][PATH][-1] / (0.5 * wave["k"][-1] ** 2)
-    crossing = {cost: _crossing(figures[cost]) for cost in rough}
     return verdicts(
         Finding(
             "None of the three has the least variance everywhere.",
@@ -141,7 +140,7 @@ def verdict(figures: dict[str, Any]) -> str:
                 overtaken[cost],
                 f"it has {number(before[cost])} times the score function's variance by the mean at "
                 f"k = {rough[cost]['k'][0]:g} and {number(ratios[cost])} times at k = {rough[cost]['k'][-1]:g}"
-                + (f"; they cross near k = {number(crossing[cost])}." if crossing[cost] else "."),
+                + (f"; they cross near k = {number(k)}." if (k := _crossing(rough[cost])) else "."),
             )
             for cost in rough
         ),

@@ -73,7 +73,7 @@ def _of_horizon(noise: Any, gain: Any) -> Any:
     horizon = noise.shape[1]
 
     def policy(theta: Any) -> Normal:
-        return Normal(jnp.full(horizon, theta), DEVIATION)
+        return Normal(jnp.full(horizon, theta), jnp.float64(DEVIATION))
 
     def cost(action: Any) -> Any:
         x, _ = jax.lax.scan(lambda x, a: (gain * jnp.sin(x) + a, None), jnp.full((), 0.5), action)
@@ -110,10 +110,10 @@ def _by_stiffness(size: Size) -> dict[str, Any]:
         fine = "w" if name == WEAK else "x"
         zero = jnp.zeros(1)
         sizes = {law: size.nodes if law == fine else 2 for law in rule.laws}
-        noise, weights = nodes(rule, Normal(zero, 1.0), size=sizes)
+        noise, weights = nodes(rule, Normal(zero, jnp.ones(())), size=sizes)
 
         def of(f: Any, rule: Any = rule, noise: Any = noise, weights: Any = weights, zero: Any = zero) -> Any:
-            g = gradients(rule, noise, lambda loc: Normal(loc, 1.0), lambda x: f(x[..., 0]), zero)[:, 0]
+            g = gradients(rule, noise, lambda loc: Normal(loc, jnp.ones(())), lambda x: f(x[..., 0]), zero)[:, 0]
             return *moments(g, weights), jnp.sum(jnp.where(g == 0.0, jnp.asarray(weights), 0.0))
 
         smooth = jax.jit(lambda values, of=of: jax.lax.map(lambda k: of(lambda x: _contact(x, k)), values))(values)
@@ -223,7 +223,8 @@ def verdict(figures: dict[str, Any]) -> str:
             "The pathwise variance grows in proportion to the stiffness of a contact, that of the others does not.",
             0.5 < growth[PATH] / stiffer < 1.5 and max(growth[SCORE], growth[WEAK]) < 0.2 * stiffer,
             f"from κ = {wall['values'][middle]:g} to {wall['values'][-1]:g} it grows {number(growth[PATH])} times, "
-            f"that of the score function {number(growth[SCORE])} times, the measure-valued one {number(growth[WEAK])} times.",
+            f"that of the score function {number(growth[SCORE])} times, the measure-valued one "
+            f"{number(growth[WEAK])} times.",
         ),
         Finding(
             "At a jump the pathwise gradient is wrong without a warning, the other two are right; and a stiff wall "
