@@ -25,14 +25,14 @@ UV ?= uv
 
 # Programs compiled by one run are kept for the next, in the user's cache folder or wherever JAX_COMPILATION_CACHE_DIR says.
 # Not for `bench-peers`, whose figures include the time to compile.
-CACHED := demo test test-slow test-newest coverage mutants notebooks
+CACHED := demo test test-slow test-newest coverage mutants notebooks papers
 $(CACHED): export JAX_COMPILATION_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pgjax/jax
 $(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 
 # What the newest interpreter is tried on in CI, beside the default one on everything: each room once, a minute or two.
 SHORT := pgjax tests/test_contract.py tests/test_returns.py tests/test_returns_bootstrap.py tests/test_rollout.py
 
-.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates bench-peers lock clean distclean
+.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers bench-peers lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ notebooks: install ## run every notebook in its fast form, without saving
 
 certificates: install ## measure bias and variance of each estimator (DOCS=1 writes the page of the docs anew)
 	$(RUN) benchmarks/certificates.py --out out/certificates $(if $(DOCS),--docs docs)
+
+papers: install ## measure published findings again (ONLY="one another" for some, FRESH=1 anew; DOCS=1 writes the page of the docs anew)
+	$(RUN) benchmarks/reproduce.py --out out/papers $(if $(ONLY),--only $(ONLY)) $(if $(FRESH),--fresh) $(if $(DOCS),--docs docs)
 
 bench-peers: install $(PEERS) ## PPO side by side with rejax, which lives in .venv-peers
 	PEERS_PYTHON=.venv-peers/bin/python $(RUN) benchmarks/peers.py --out out/peers
