@@ -54,4 +54,13 @@ def solve_ridge(gram: Array, target: Array, ridge: Array | float) -> Array:
     matrix = gram + added[..., None] * jnp.eye(gram.shape[-1], dtype=gram.dtype).reshape(
         (1,) * (gram.ndim - 2) + gram.shape[-2:]
     )
-    return jnp.linalg.solve(matrix, target[..., None])[..., 0]
+    scale = jnp.sqrt(diagonal + added)
+    equations = jnp.concatenate([matrix / (scale[..., None] * scale[..., None, :]), (target / scale)[..., None]], -1)
+
+    # Elimination without pivots, as stable as Cholesky's for a positive definite matrix. Several of LAPACK's batched
+    # solvers in one program can wait for each other for ever on a CPU of two cores.
+    def eliminate(k: Array, equations: Array) -> Array:
+        row = equations[..., k, :] / equations[..., k, k][..., None]
+        return (equations - equations[..., :, k][..., None] * row[..., None, :]).at[..., k, :].set(row)
+
+    return jax.lax.fori_loop(0, gram.shape[-1], eliminate, equations)[..., -1] / scale
