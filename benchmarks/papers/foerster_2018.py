@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from common import COLOURS, bootstrap, save
-from papers._form import Finding, number, panels, verdicts
 
 import pgjax as pg
+from papers._form import Finding, number, panels, verdicts
 from pgjax import exact
 
 TITLE = "DiCE: Hessians from samples, and cooperation by looking ahead"
@@ -20,13 +20,13 @@ REFERENCE = (
     "DiCE: the infinitely differentiable Monte Carlo estimator"
 )
 CLAIM = (
-    "Derivatives of the usual surrogate are right once; differentiated twice it lacks terms. Those of DiCE estimate the "
-    "Hessian as well, and a baseline helps. With it, learners in the iterated prisoner's dilemma that differentiate "
+    "Derivatives of the usual surrogate are right once; differentiated twice it lacks terms. Those of DiCE estimate "
+    "the Hessian as well. With it, learners in the iterated prisoner's dilemma that differentiate "
     "through the learning step of the other reach cooperation from samples, where naive learners defect."
 )
 FULL = {
     "length": 16, "base": 32, "num_estimates": 2048, "groups": (1, 4, 16, 64, 256),
-    "num_updates": 120, "num_runs": 3, "batch": 512, "rollout": 50,
+    "num_updates": 180, "num_runs": 3, "batch": 512, "rollout": 50,
 }  # fmt: skip
 FAST = {
     "length": 4, "base": 4, "num_estimates": 8, "groups": (1, 2),
@@ -56,7 +56,9 @@ def dilemma(horizon: int | None = None) -> tuple[exact.TabularMDP, exact.Tabular
     transition[:, np.arange(4), 1 + np.arange(4)] = 1.0
     start = np.eye(5)[0]
     first, second = (
-        exact.TabularMDP(jnp.asarray(transition), jnp.tile(jnp.array(pay), (5, 1)), jnp.asarray(start), DISCOUNT, horizon)
+        exact.TabularMDP(
+            jnp.asarray(transition), jnp.tile(jnp.array(pay), (5, 1)), jnp.asarray(start), DISCOUNT, horizon
+        )
         for pay in EARNED
     )
     return first, second
@@ -267,8 +269,8 @@ def verdict(figures: dict[str, Any]) -> str:
             "In the iterated prisoner's dilemma LOLA-DiCE reaches cooperation and naive learners defect.",
             min(final["LOLA-DiCE"]) > -1.3 and max(final["naive"]) < -1.7,
             f"return per step after {len(learning['return']['naive'][0])} updates, where cooperation is "
-            f"{COOPERATION:g} and defection {DEFECTION:g}, from {learning['batch']} games of {learning['rollout']} steps in "
-            f"each sample: LOLA-DiCE {spread['LOLA-DiCE']}; naive {spread['naive']}.",
+            f"{COOPERATION:g} and defection {DEFECTION:g}, from {learning['batch']} games of {learning['rollout']} steps "
+            f"in each sample: LOLA-DiCE {spread['LOLA-DiCE']}; naive {spread['naive']}.",
         ),
     )
 
@@ -297,9 +299,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     lines = {"LOLA-DiCE": (COLOURS[0], "-", "o"), "naive": (COLOURS[1], "--", "s")}
     for name, (colour, line, marker) in lines.items():
         for i, row in enumerate(learning["return"][name]):
-            middle.plot(
-                np.arange(1, len(row) + 1), row, line, color=colour, linewidth=1.2, label=None if i else name
-            )
+            middle.plot(np.arange(1, len(row) + 1), row, line, color=colour, linewidth=1.2, label=None if i else name)
         rows = np.array(learning["cooperates"][name]).mean((0, 1))
         right.plot(SITUATIONS, rows, marker, color=colour, markersize=8, label=name)
         each = np.array(learning["cooperates"][name]).reshape(-1, len(SITUATIONS))

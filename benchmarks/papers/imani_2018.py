@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import COLOURS, save
+
 from papers._flow import NEAR, draw_flow, ends, flow, lists, logit, percent, times
 from papers._form import Finding, panels, verdicts
-
 from pgjax import exact
 
 TITLE = "The off-policy semi-gradient leaves good policies; emphatic weights keep them"

@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import COLOURS, save
+
 from papers._flow import NEAR, draw_flow, ends, flow, lists, logit, percent, times
 from papers._form import Finding, panels, verdicts
-
 from pgjax import exact
 
 TITLE = "Without γ^t the policy gradient can lead to the worst policy"
 REFERENCE = "Nota and Thomas (2020), Is the policy gradient a gradient?"
 CLAIM = (
     "The update that most algorithms use leaves out the weight γ^t of the states while its advantages are discounted. "
-    "It is not the gradient of any function, and its fixed point can be the policy that is worst for the discounted and "
-    "for the undiscounted return alike."
+    "It is not the gradient of any function, and its fixed point can be the policy that is worst for the discounted "
+    "and for the undiscounted return alike."
 )
 FULL = {"num_points": 600, "starts": (0.1, 0.5, 0.9)}
 FAST = {"num_points": 60, "starts": (0.1, 0.9)}

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import COLOURS, save
-from papers._form import Finding, number, panels, verdicts
 
+from papers._form import Finding, number, panels, verdicts
 from pgjax import exact
 
 TITLE = "The mirage of action-dependent baselines"
@@ -18,8 +18,8 @@ REFERENCE = (
 )
 CLAIM = (
     "The variance of one step's contribution is a part of the state, a part of the action and a part of the trajectory "
-    "that follows. A baseline changes the part of the action alone. A state-value baseline removes most of it, and what "
-    "an action-dependent one could still remove is small beside the part of the trajectory."
+    "that follows. A baseline changes the part of the action alone. A state-value baseline removes most of it, and "
+    "what an action-dependent one could still remove is small beside the part of the trajectory."
 )
 FULL = {
     "horizons": (1, 2, 3, 5, 8, 12, 20, 30, 50, 80),
@@ -178,7 +178,8 @@ def verdict(figures: dict[str, Any]) -> str:
             "What it leaves of it is smaller than the part of the trajectory.",
             all(rows[-1]["action"] < rows[-1]["trajectory"] for rows in by_lam.values()),
             "of the trajectory's part it is "
-            + ", ".join(f"{n} {number(100 * r[-1]['action'] / r[-1]['trajectory'])} %" for n, r in by_lam.items()) + ".",
+            + ", ".join(f"{n} {number(100 * r[-1]['action'] / r[-1]['trajectory'])} %" for n, r in by_lam.items())
+            + ".",
         ),
         Finding(
             f"Beside it an action-dependent baseline could remove little, less than {100 * SMALL:g} % of the variance "
