@@ -269,8 +269,8 @@ def verdict(figures: dict[str, Any]) -> str:
             "In the iterated prisoner's dilemma LOLA-DiCE reaches cooperation and naive learners defect.",
             min(final["LOLA-DiCE"]) > -1.3 and max(final["naive"]) < -1.7,
             f"return per step after {len(learning['return']['naive'][0])} updates, where cooperation is "
-            f"{COOPERATION:g} and defection {DEFECTION:g}, from {learning['batch']} games of {learning['rollout']} steps "
-            f"in each sample: LOLA-DiCE {spread['LOLA-DiCE']}; naive {spread['naive']}.",
+            f"{COOPERATION:g} and defection {DEFECTION:g}, from {learning['batch']} games of "
+            f"{learning['rollout']} steps in each sample: LOLA-DiCE {spread['LOLA-DiCE']}; naive {spread['naive']}.",
         ),
     )
 
