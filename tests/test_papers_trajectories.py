@@ -95,7 +95,7 @@ def test_the_dilemma_pays_what_its_strategies_earn():
         ((tit_for_tat, bad), (-3.0 - 0.96 * 50.0, -0.96 * 50.0)),
     ):
         earned = [float(foerster_2018.exact_return(jnp.stack(pair), game)) for game in (first, second)]
-        np.testing.assert_allclose(earned, expected, rtol=1e-5)
+        np.testing.assert_allclose(earned, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_two_semi_gradients_are_judged_by_where_they_end():
@@ -152,11 +152,11 @@ def test_a_hessian_without_its_terms_and_players_that_defect_are_not_found():
         },
         "learning": {"batch": 1, "rollout": 1, "return": {"LOLA-DiCE": [[-1.5, -1.1]], "naive": [[-1.5, -1.99]]}},
     }  # fmt: skip
-    assert findings(foerster_2018, figures) == [True, True, True]
+    assert findings(foerster_2018, figures) == [True] * 4
     figures["hessian"]["error_of_all"]["DiCE"] = 0.9
     rise["DiCE"][-1]["mean"] = 0.5
     figures["learning"]["return"]["LOLA-DiCE"] = [[-1.5, -1.9]]
-    assert findings(foerster_2018, figures) == [False, False, False]
+    assert findings(foerster_2018, figures) == [False] * 4
 
 
 def test_aligned_gradients_are_not_found_to_be_misaligned():

@@ -134,10 +134,18 @@ def _signal(recipe: Any, env: Any, env_params: Any, state: Any, key: Array, size
     return pg.diagnostics.signal_to_noise(grads)
 
 
+def _mean(rows: Any) -> Any:
+    """The mean of each run over the updates that have a return, [runs]; NaN where none has."""
+    rows = np.array(rows, float)
+    known = ~np.isnan(rows)
+    total = np.where(known, rows, 0.0).sum(axis=1)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+
+
 def _late(rows: Any) -> Any:
     """The mean return of each run over the second half, [runs]."""
     rows = np.array(rows, float)
-    return np.nanmean(rows[:, rows.shape[1] // 2 :], axis=1)
+    return _mean(rows[:, rows.shape[1] // 2 :])
 
 
 def verdict(figures: dict[str, Any]) -> str:
@@ -161,7 +169,7 @@ def _findings(name: str, figures: dict[str, Any], more: int) -> list[Finding]:
     early, end = (np.median(figures["signal_to_noise"][when]) for when in ("early", "late"))
     rows = np.array(figures["before"]["episode_return"], float)
     quarter = rows.shape[1] // 4
-    third, fourth = (np.nanmean(rows[:, i * quarter : (i + 1) * quarter], axis=1) for i in (2, 3))
+    third, fourth = (_mean(rows[:, i * quarter : (i + 1) * quarter]) for i in (2, 3))
     low, high = bootstrap(fourth - third, np.mean)
     _, most = bootstrap(fourth, np.mean)
 
