@@ -46,7 +46,13 @@ def measure(size: Any) -> dict[str, Any]:
         The figures.
     """
     # Acrobot: 16 environments, learning rate 1e-3, annealed, 500,000 steps; CartPole: the most there is.
-    return {"environments": {row[0]: _environment(*row, size) for row in size["environments"]}, "more": size["more"]}
+    return {
+        "environments": {
+            name: _environment(name, num_envs, rate, reachable, size)
+            for name, num_envs, rate, reachable in size["environments"]
+        },
+        "more": size["more"],
+    }
 
 
 def _environment(name: str, num_envs: int, rate: float, reachable: float, size: Any) -> dict[str, Any]:

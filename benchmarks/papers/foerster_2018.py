@@ -152,7 +152,7 @@ def _hessians(size: Any) -> dict[str, Any]:
     truth, found = jax.tree.map(
         lambda x: np.asarray(x, np.float64), run(jax.random.split(jax.random.key(0), size["num_estimates"]))
     )
-    curves = {}
+    curves: dict[str, Any] = {}
     for name, rows in found.items():
         curves[name] = []
         for group in size["groups"]:
@@ -214,7 +214,7 @@ def _learning(size: Any) -> dict[str, Any]:
         params = 0.5 * jax.random.normal(start, (2, 5))
 
         def step(carry: Any, key: Array) -> Any:
-            params, opt_state = update(*carry, key, look_ahead, size)
+            params, opt_state = update(carry[0], carry[1], key, look_ahead, size)
             mean = jnp.stack([(1.0 - DISCOUNT) * exact_return(params, game) for game in games])
             return (params, opt_state), mean
 

@@ -213,8 +213,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
             panel.plot(steps, mean, marker + "-", color=colour, markersize=4, label=label)
             panel.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
             panel.plot(steps, stage["pairwise"], marker + "--", color=colour, markersize=3, linewidth=1)
-        panel.plot([], [], "k-", label="cosine with the true gradient (shaded: 95 %)")
-        panel.plot([], [], "k--", linewidth=1, label="cosine of two estimates")
+        panel.plot([], [], "k-", label="with the true gradient")
+        panel.plot([], [], "k--", linewidth=1, label="of two estimates")
         panel.axvline(BATCH, color="black", linewidth=0.8, linestyle=":")
         panel.annotate(
             "one PPO update", (BATCH, 0.01), xytext=(-3, 0), textcoords="offset points", fontsize=8, ha="right",
@@ -222,5 +222,5 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
         panel.set(xscale="log", xlabel="environment steps in the estimate", title=name, ylim=(-0.09, 1.02))
         panel.legend(frameon=False, fontsize=8)
-    grid[0][0].set_ylabel("cosine")
+    grid[0][0].set_ylabel("cosine (shaded: 95 % interval)")
     save(figure, path)

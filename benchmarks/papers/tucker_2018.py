@@ -228,8 +228,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     along.set(
         xlabel="λ of the advantage estimate (1: full returns)", ylim=(0, 100),
-        ylabel="of the variance with the value baseline (%)",
-        title="most that an action-dependent\nbaseline can remove",
+        ylabel="share of the variance (%)",
+        title="most that an action-dependent baseline\ncan remove beside the value",
     )  # fmt: skip
     along.legend(frameon=False, fontsize=8)
     _draw_bars(bars, figures)
