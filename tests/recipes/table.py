@@ -143,5 +143,5 @@ def window(key: jax.Array, params: Any, rollout: Any) -> Any:
 def order(key: jax.Array) -> jax.Array:
     """The rows of each minibatch of PPO, [epochs, minibatches, rows]."""
     rows = jnp.arange(world.NUM_STEPS * world.NUM_ENVS).reshape(world.NUM_STEPS, world.NUM_ENVS)
-    settings = RECIPES["ppo"].settings
+    settings = {name: RECIPES["ppo"].settings[name] for name in ("num_epochs", "num_minibatches")}
     return pg.epochs(key, 0, rows, step=lambda carry, index: (carry, index), **settings)[1]
