@@ -99,6 +99,7 @@ def words() -> set[str]:
             _words |= set(_parameters(x))
         for name, module in modules().items():
             _words |= {name.rpartition(".")[2], *(constant for constant in vars(module) if constant.isupper())}
+        _words.add("As")  # of "As `other`, and:", which begins a list of arguments and is taken for the type of one
         _words |= {key for path in Path(pgjax.__file__).parent.rglob("*.py") for key in _keys(path)}
     return _words
 
