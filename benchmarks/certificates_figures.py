@@ -142,7 +142,7 @@ def rules(found: dict[str, dict[str, list[float]]], path: Path) -> None:
         order = sorted(rows, key=lambda name: -rows[name][0])
         values = [100.0 * rows[name][0] / unit for name in order]
         shades = [COLOURS[1] if rows[name][1] > 0.0 else COLOURS[0] for name in order]
-        bars = panel.barh([name.replace(", ", ",\n") for name in order], values, color=shades, height=0.62)
+        bars = panel.barh([name.replace(", ", ",\n", 1) for name in order], values, color=shades, height=0.62)
         for bar, name, value in zip(bars, order, values, strict=True):
             biased = f"  (bias {100.0 * rows[name][1]:.0f} %)" if rows[name][1] > 0.0 else ""
             at = (bar.get_width(), bar.get_y() + bar.get_height() / 2)
