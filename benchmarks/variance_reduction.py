@@ -102,28 +102,25 @@ def estimates(t: Task, size: Size) -> dict[str, Callable[..., Any]]:
         ends = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
         return pg.discounted_returns(trajectory.reward, **ends, discount=DISCOUNT)
 
-    def score_function(estimator: Any, baseline: Any = None, *, weigh: bool = True) -> Callable[..., Any]:
+    def score_function(
+        estimator: Any, baseline: Any = None, *, fitted: Callable[..., Any] | None = None, weigh: bool = True
+    ) -> Callable[..., Any]:
+        """With a baseline of the returns, or with one that is fitted to (params, trajectory, policy and mask)."""
+
         def estimate(params: Any, trajectory: pg.Trajectory, common: Any, weight: jax.Array) -> Any:
-            given = baseline(params, trajectory, common) if hasattr(baseline, "of_data") else baseline
+            given = fitted(params, trajectory, common) if fitted else baseline
             further = {"step_weight": weight} if weigh else {}
             return estimator(params, trajectory, **common, discount=DISCOUNT, baseline=given, **further)[0]
 
         return with_rollout(estimate)
 
-    def of_data(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.of_data = True  # type: ignore[attr-defined]
-        return function
-
-    @of_data
     def by_value(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
         return pg.value_baseline(params, trajectory, value=t.value)
 
-    @of_data
     def weighted(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
         squares = pg.square_scores(params, trajectory, **common)
         return pg.optimal_baseline(discounted(trajectory), squares)
 
-    @of_data
     def linear(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
         features = pg.time_features(trajectory.obs, trajectory.step)
         weight = common["mask"].astype(features.dtype)
@@ -157,9 +154,9 @@ def estimates(t: Task, size: Size) -> dict[str, Callable[..., Any]]:
         "likelihood ratio, leave-one-out": score_function(pg.likelihood_ratio, pg.leave_one_out, weigh=False),
         "REINFORCE": score_function(pg.reinforce),
         "REINFORCE, leave-one-out": score_function(pg.reinforce, pg.leave_one_out),
-        "REINFORCE, leave-one-out weighted by scores": score_function(pg.reinforce, weighted),
-        "REINFORCE, linear baseline of the others": score_function(pg.reinforce, linear),
-        "REINFORCE, value baseline": score_function(pg.reinforce, by_value),
+        "REINFORCE, leave-one-out weighted by scores": score_function(pg.reinforce, fitted=weighted),
+        "REINFORCE, linear baseline of the others": score_function(pg.reinforce, fitted=linear),
+        "REINFORCE, value baseline": score_function(pg.reinforce, fitted=by_value),
         "GPOMDP": score_function(pg.gpomdp, weigh=False),
         "GPOMDP, leave-one-out": score_function(pg.gpomdp, pg.leave_one_out, weigh=False),
         "actor-critic λ=0": critic(pg.actor_critic, lam=0.0),

@@ -14,7 +14,8 @@ jax {jax}, pgjax {pgjax}, on {date}.
 - *Estimates*: the direction that it estimates without bias, if its needs are met: {claims}.
 - *Needs*: what the claim takes for granted. Data come from the policy itself unless the row says "other data".
 - *Bias*: the largest found on the problems of the suite, relative to the length of the gradient. **0** means below
-  1e-10 on all of them, exactly computed; **0?** that a sample shows none.
+  1e-10 on all of them, exactly computed; **0?** that a sample shows none. What estimates another direction than that
+  gradient shows how far apart the two are.
 - *Variance*: that of one trajectory (of a rule: one sample), relative to plain {{py:obj}}`pgjax.reinforce` (of a rule:
   {{py:obj}}`pgjax.expectation.score_function`) on the same problem: the median over the problems that both take, and
   the range. With the exact value of the policy at hand it is what a perfect critic would leave.

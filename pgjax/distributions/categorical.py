@@ -277,7 +277,17 @@ class Categorical(Base):
 
 
 def as_action(action: Any) -> Array:
-    """Return integer actions in a dtype that can count to any K."""
+    """Give integer actions a dtype that can count to any K.
+
+    Args:
+        action: integers.
+
+    Returns:
+        The same, of at least 32 bits.
+
+    Raises:
+        TypeError: if action is no integer array.
+    """
     action = _checks.as_integer("action", action)
     return action if action.dtype.itemsize >= 4 else action.astype(jnp.int32)
 

@@ -190,7 +190,17 @@ def vtrace_actor_critic(
 
 
 def joint_loss(policy: Policy, value: Value, value_coef: Array | float, entropy_coef: Array | float | None) -> Any:
-    """What an actor and a critic minimise together, given the targets."""
+    """Make what an actor and a critic minimise together, given the targets.
+
+    Args:
+        policy: policy(params, obs) -> distribution or (distribution, extras).
+        value: value(params, obs) -> [...] float, reward units.
+        value_coef: weight of the critic's loss, per reward unit.
+        entropy_coef: weight of the entropy, reward units per nat; None leaves it out.
+
+    Returns:
+        The loss of a `Surrogate` whose targets hold `weight` and `value_target`, [T, B].
+    """
 
     def loss(params: Params, trajectory: Trajectory, targets: Any, state: Any) -> tuple[Array, dict[str, Array]]:
         distribution, values = policy_and_value(params, trajectory, policy, value, state)

@@ -164,12 +164,30 @@ def sampled_gradient(
 
 
 def by_column(rule: Rule, noise: Noise, ndim: int) -> Noise:
-    """Put the axes [T, B] of noise first, where a rule draws several times and its draws lead: [N, T, B, ...]."""
+    """Put the axes [T, B] of noise first, where a rule draws several times and its draws lead.
+
+    Args:
+        rule: whose noise it is.
+        noise: as from `draw`, leaves [N, T, B, ...] where the rule draws N times.
+        ndim: how many axes [T, B] are.
+
+    Returns:
+        The noise, those leaves [T, B, N, ...].
+    """
     return _moved(rule, noise, lambda x: jnp.moveaxis(x, 0, ndim))
 
 
 def as_drawn(rule: Rule, noise: Noise, ndim: int) -> Noise:
-    """Undo `by_column`, for a whole window or for one column of it."""
+    """Undo `by_column`, for a whole window or for one column of it.
+
+    Args:
+        rule: whose noise it is.
+        noise: as from `by_column`.
+        ndim: how many axes there are before that of the draws.
+
+    Returns:
+        The noise, as the rule takes it.
+    """
     return _moved(rule, noise, lambda x: jnp.moveaxis(x, ndim, 0))
 
 

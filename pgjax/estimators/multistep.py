@@ -42,18 +42,8 @@ def n_step_actor_critic(
     Shapes: trajectory leaves [T, B, ...]; gradient like params.
 
     Args:
-        params: parameters of the policy and the value function.
-        trajectory: the window; each column is one trajectory.
-        policy: as for `actor_critic`.
-        value: as for `actor_critic`.
-        discount: γ, scalar or [T, B], in [0, 1], per environment step.
+        As `actor_critic`, but in place of lam:
         n: rewards before the bootstrap, at least 1, environment steps; static.
-        value_coef: c_v, weight of the critic's loss, per reward unit.
-        entropy_coef: c_e, weight of the entropy, reward units per nat; None leaves it out.
-        step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
-        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
-        last_obs: [B, ...] observation after the window, needed if the trajectory keeps no next_obs.
-        state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
         The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`, whose
@@ -119,20 +109,10 @@ def upgo_actor_critic(
     Shapes: trajectory leaves [T, B, ...]; gradient like params.
 
     Args:
-        params: parameters of the policy and the value function.
-        trajectory: the window; each column is one trajectory.
-        policy: as for `actor_critic`.
-        value: as for `actor_critic`.
-        discount: γ, scalar or [T, B], in [0, 1], per environment step.
-        lam: λ of the critic's target, scalar or [T, B], in [0, 1].
+        As `actor_critic`, and:
+        lam: λ of the critic's target alone, scalar or [T, B], in [0, 1].
         clip_pg_rho: bound of the ratio to the policy that acted, as `trajectory.log_prob` tells; None means ρ = 1, for
             data of the policy itself.
-        value_coef: c_v, weight of the critic's loss, per reward unit.
-        entropy_coef: c_e, weight of the entropy, reward units per nat; None leaves it out.
-        step_weight: w, [T, B], for instance `discount_weight(trajectory.step, discount)`; None means 1.
-        mask: [T, B] bool, steps whose scores count; None counts all. Rewards count everywhere: pad with 0.
-        last_obs: [B, ...] observation after the window, needed if the trajectory keeps no next_obs.
-        state: for a recurrent policy, the state that the rollout started from.
 
     Returns:
         The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`, whose
@@ -161,11 +141,8 @@ def upgo_actor_critic(
     """
     distribution, values = policy_and_value(params, trajectory, policy, value, state)
     _, next_values = values_and_next(params, trajectory, policy, value, state, last_obs)
-    window: dict[str, Any] = {
-        "terminated": trajectory.terminated,
-        "truncated": trajectory.truncated,
-        "discount": discount,
-    }
+    ends = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
+    window: dict[str, Any] = {**ends, "discount": discount}
     advantage = upgo(trajectory.reward, values, next_values, **window) - values
     weight = weighted(advantage, step_weight)
     if clip_pg_rho is not None:
