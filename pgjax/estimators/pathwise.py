@@ -9,7 +9,7 @@ from pgjax import _checks
 from pgjax._types import Environment, Params, Policy, RolloutState, Value
 from pgjax.envs.boundary import Outcome
 from pgjax.estimators.surrogate import Surrogate, estimator
-from pgjax.rollout._step import step_once
+from pgjax.rollout._step import step_once, value_after
 from pgjax.rollout.noise import RolloutNoise
 from pgjax.rollout.policies import apply_policy
 
@@ -135,15 +135,7 @@ def _bootstrap(value: Value | None, params: Params, outcome: Outcome, memory: An
     if value is None:
         return jnp.zeros_like(outcome.reward)
     needed = (outcome.truncated | last) & ~outcome.terminated
-
-    def evaluate() -> Array:
-        arguments = (params, outcome.next_obs) if memory is None else (params, outcome.next_obs, memory)
-        values = _checks.as_floating("the result of value", value(*arguments))
-        _checks.require_one_each("result of value", values, outcome.reward.shape)
-        return jnp.where(needed, values, 0.0)
-
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))
-    return jax.lax.cond(needed.any(), evaluate, lambda: zero)
+    return value_after("value", value, params, outcome, memory, needed=needed)
 
 
 def _require_gradients(params: Params, state: RolloutState, policy: Policy, env: Environment) -> None:

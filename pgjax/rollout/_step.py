@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pgjax import _checks
-from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory
+from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import action_from_noise, log_prob_of, sample_action
 from pgjax.envs.boundary import Outcome, StepRandomness, batched_step
 from pgjax.rollout._episodes import advance
@@ -64,6 +65,37 @@ def step_once(
         truncation_value=None if keep is None else keep(outcome, policy_state),
     )
     return advance(state, outcome, policy_state), row
+
+
+def value_after(
+    name: str, value: Value, params: Params, outcome: Outcome, policy_state: Any, *, needed: Array
+) -> Array:
+    """Evaluate what a step led to, in a step in which some environment needs it.
+
+    Args:
+        name: of the argument that value is.
+        value: value(params, obs) -> one number for each environment (and agent); a recurrent policy's takes its state.
+        params: its parameters.
+        outcome: of the step.
+        policy_state: of the policy after the step, or None.
+        needed: where the value counts, bool.
+
+    Returns:
+        The values, 0 elsewhere.
+
+    Raises:
+        TypeError: if the values are not floating.
+        ValueError: if they are not one number for each.
+    """
+    arguments = (params, outcome.next_obs) if policy_state is None else (params, outcome.next_obs, policy_state)
+
+    def evaluate() -> Array:
+        values = _checks.as_floating(f"the result of {name}", value(*arguments))
+        _checks.require_one_each(f"result of {name}", values, needed.shape)
+        return jnp.where(needed, values, 0.0)
+
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))
+    return jax.lax.cond(needed.any(), evaluate, lambda: zero)
 
 
 def _act(distribution: Any, key: Any, noise: Any, action: Any) -> tuple[Any, Any, Array]:

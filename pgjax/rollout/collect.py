@@ -12,7 +12,7 @@ from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, 
 from pgjax.distributions import draw_noise
 from pgjax.envs.boundary import Outcome, batched_reset, draw_randomness
 from pgjax.envs.description import agents_of
-from pgjax.rollout._step import Inputs, step_once
+from pgjax.rollout._step import Inputs, step_once, value_after
 from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
@@ -173,12 +173,4 @@ def _check_given(noise: Any, actions: Any, lead: tuple[int, ...]) -> None:
 
 
 def _value_where_truncated(value: Value, params: Params, outcome: Outcome, policy_state: Any) -> Array:
-    arguments = (params, outcome.next_obs) if policy_state is None else (params, outcome.next_obs, policy_state)
-
-    def evaluate() -> Array:
-        values = _checks.as_floating("the result of truncation_value", value(*arguments))
-        _checks.require_one_each("result of truncation_value", values, outcome.truncated.shape)
-        return jnp.where(outcome.truncated, values, 0.0)
-
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))
-    return jax.lax.cond(outcome.truncated.any(), evaluate, lambda: zero)
+    return value_after("truncation_value", value, params, outcome, policy_state, needed=outcome.truncated)
