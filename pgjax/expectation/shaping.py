@@ -74,8 +74,8 @@ def nes_utilities(values: Array) -> Array:
     Example:
         >>> import jax.numpy as jnp
         >>> from pgjax.expectation import nes_utilities
-        >>> print(nes_utilities(jnp.array([30.0, -1.0, 2.0, 5.0])).round(3))
-        [ 0.25 -0.48 -0.02  0.25]
+        >>> [f"{u:.2f}" for u in nes_utilities(jnp.array([30.0, -1.0, 2.0, 5.0]))]
+        ['0.25', '-0.48', '-0.02', '0.25']
 
     References:
         Wierstra, Schaul, Glasmachers, Sun, Peters and Schmidhuber (2014), Natural evolution strategies.
