@@ -1,7 +1,7 @@
 """Train every recipe on the small environments over several seeds, beside the published figures.
 
-A cell is a recipe in an environment, with the settings of learn/RECIPE.toml. Each is one JSON file in the folder, and is
-run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again.
+A cell is a recipe in an environment, with the settings of learn/RECIPE.toml. Each is one JSON file in the folder, and
+is run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from common import bootstrap, interquartile_mean, quick_to_compile, table, write
 from learn_page import write_page
 
 import pgjax as pg
+from pgjax.recipes import Recipe
+from pgjax.recipes import train as drive
 
 FOLDER = Path(__file__).parent / "learn"
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0")
@@ -45,7 +47,7 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
     return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
 
 
-def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> pg.recipes.Recipe:
+def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> Recipe:
     """Make the run of a cell; scale shortens it."""
     env, env_params = gymnax.make(env_name)
     make = dict(settings["make"])
@@ -57,7 +59,7 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> p
     return importlib.import_module(f"pgjax.recipes.{name}").make_train(env, env_params, **make)
 
 
-def train(recipe: pg.recipes.Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dict[str, Any]]:
+def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dict[str, Any]]:
     """Train all seeds side by side in one program; the first chunk is run twice to take compilation apart."""
     every = max(recipe.num_updates // CURVE, 1)
     keys = jax.random.split(jax.random.key(0), seeds)
@@ -65,7 +67,7 @@ def train(recipe: pg.recipes.Recipe, hyper: dict[str, float], seeds: int) -> tup
     first = []
     for _ in range(2):
         started = time.perf_counter()
-        pg.recipes.train(recipe, init(keys), every=every, report=lambda *_: True, progress=False)
+        drive(recipe, init(keys), every=every, report=lambda *_: True, progress=False)
         first.append(time.perf_counter() - started)
     rows: list[Any] = []
     seconds, started = [], time.perf_counter()
@@ -74,7 +76,7 @@ def train(recipe: pg.recipes.Recipe, hyper: dict[str, float], seeds: int) -> tup
         seconds.append(time.perf_counter() - started)
         rows.append({name: x for name, x in metrics.items() if name in ("episode_return", "env_steps")})
 
-    state = pg.recipes.train(recipe, init(keys), every=every, report=report, progress=False, donate=True)
+    state = drive(recipe, init(keys), every=every, report=report, progress=False, donate=True)
     run = {
         "every": every,
         "seconds": seconds,
@@ -86,7 +88,7 @@ def train(recipe: pg.recipes.Recipe, hyper: dict[str, float], seeds: int) -> tup
     return state, run
 
 
-def evaluate(recipe: pg.recipes.Recipe, env_name: str, state: Any, seeds: int, greedy: bool) -> np.ndarray:
+def evaluate(recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool) -> np.ndarray:
     """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
     env, env_params = gymnax.make(env_name)
 

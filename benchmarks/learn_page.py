@@ -14,12 +14,12 @@ PAGE = """# What every recipe learns
 Each recipe in each small environment that it can act in, with {seeds} seeds. *This page is written by
 `make learn DOCS=1`; do not edit it.* One cell alone: `make learn ONLY=ppo ENV=CartPole-v1`.
 
-How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole episodes and
-takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the threshold
-named above each table, by the returns of training; the steps and seconds to it are medians over those. *Seconds* are
-those of all seeds side by side in one program, without compilation, which is the last figure. *Published*: a figure, its
-environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with state-dependent exploration, which this library
-does not have). A cell that falls short of a published figure says by how much.
+How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
+episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the
+threshold named above each table, by the returns of training; the steps and seconds to it are medians over those.
+*Seconds* are those of all seeds side by side in one program, and beside them those of its compilation. *Published*: a
+figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with state-dependent exploration, which
+this library does not have). A cell that falls short of a published figure says by how much.
 
 Measured on {processor}, Python {python}, jax {jax}, pgjax {pgjax}, from {first} to {last}.
 
