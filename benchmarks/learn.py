@@ -54,7 +54,7 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     steps = make.get("num_envs", 1) * make.get("num_steps", 1)
     make["total_steps"] = max(int(scale * make["total_steps"]), 2 * steps)
     if settings["model"]:
-        options = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
+        options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
         make["model"] = pg.networks.default_actor_critic(env, env_params, **options)
     return importlib.import_module(f"pgjax.recipes.{name}").make_train(env, env_params, **make)
 
