@@ -229,6 +229,7 @@ __all__ = [
     "moving_mean",
     "n_step_actor_critic",
     "n_step_returns",
+    "natural",
     "networks",
     "normalize_value",
     "optimal_baseline",
@@ -275,7 +276,7 @@ __all__ = [
     "vtrace_actor_critic",
 ]
 
-_ON_DEMAND = ("certify", "exact", "networks", "recipes")  # not everybody needs them, and they take a while to import
+_ON_DEMAND = ("certify", "exact", "natural", "networks", "recipes")  # not everybody needs them, and they take a while to import
 
 
 def __getattr__(name: str) -> ModuleType:
