@@ -276,7 +276,8 @@ __all__ = [
     "vtrace_actor_critic",
 ]
 
-_ON_DEMAND = ("certify", "exact", "natural", "networks", "recipes")  # not everybody needs them, and they take a while to import
+# Not everybody needs them, and they take a while to import.
+_ON_DEMAND = ("certify", "exact", "natural", "networks", "recipes")
 
 
 def __getattr__(name: str) -> ModuleType:

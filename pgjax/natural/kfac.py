@@ -69,8 +69,9 @@ def kronecker_factors(key: Array | None, params: Params, obs: Any, *, policy: Po
             Gauss and Newton. It applies Flax modules, `nn.Dense` once each, and is not recurrent.
 
     Returns:
-        The factors. Layers that the policy does not use have none. Further leaves of at most 64 numbers that modules of
-        the policy own, such as log_std, get their whole block of the Fisher matrix; larger ones get nothing.
+        The factors. Layers that the policy does not use, or whose kernel is no leaf of params, have none. Further
+        leaves of at most 64 numbers that modules of the policy own, such as log_std, get their whole block of the
+        Fisher matrix; larger ones get nothing.
 
     Raises:
         TypeError: if the policy gives no distribution.
@@ -132,7 +133,7 @@ def _watching(places: dict[int, Path], seen: _Seen, probes: list[Array] | None) 
     def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         result, module = next_fun(*args, **kwargs), context.module
         own = {name: x for name, x in module.variables.get("params", {}).items() if id(x) in places}
-        if isinstance(module, nn.Dense) and context.method_name == "__call__":
+        if "kernel" in own and isinstance(module, nn.Dense) and context.method_name == "__call__":
             result = result if probes is None else result + probes[len(seen.layers)]
             bias = places[id(own["bias"])] if "bias" in own else None
             seen.names.append("/".join(module.path))
