@@ -9,6 +9,7 @@ from pgjax import _checks
 from pgjax._compile import compiled
 from pgjax._types import Params, Policy, RolloutState, Trajectory
 from pgjax.estimators.terms import action_distribution, log_prob_taken
+from pgjax.natural._conjugate import conjugate_gradients
 from pgjax.natural.fisher import score_vector_product
 
 Array = jax.Array
@@ -149,4 +150,4 @@ def fit_compatible_critic(
 
     product = score_vector_product(params, trajectory, policy=policy, state=state)
     damped = lambda v: jax.tree.map(lambda f, x: f + damping * x, product(v), v)  # noqa: E731
-    return jax.scipy.sparse.linalg.cg(damped, jax.grad(correlation)(params), maxiter=num_iters)[0]
+    return conjugate_gradients(damped, jax.grad(correlation)(params), num_iters=num_iters)

@@ -9,6 +9,7 @@ import optax
 
 from pgjax import _checks
 from pgjax._types import Params
+from pgjax.natural._conjugate import conjugate_gradients, dot
 
 Array = jax.Array
 Number = Array | float
@@ -22,12 +23,6 @@ __all__ = [
     "scale_to_divergence",
     "trpo",
 ]
-
-
-def dot(x: Params, y: Params) -> Array:
-    """Sum the products of the entries of two trees."""
-    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return sum((jnp.vdot(a, b) for a, b in pairs), jnp.zeros(()))
 
 
 def scale_by_natural_gradient(
@@ -72,7 +67,7 @@ def scale_by_natural_gradient(
     def update(updates: Any, state: Any, params: Any = None, *, fisher: Callable[..., Any], **_: Any) -> Any:
         _checks.require_callable("fisher", fisher)
         damped = lambda v: jax.tree.map(lambda f, x: f + damping * x, fisher(v), v)  # noqa: E731
-        return jax.scipy.sparse.linalg.cg(damped, updates, maxiter=num_iters, tol=tol)[0], state
+        return conjugate_gradients(damped, updates, num_iters=num_iters, tol=tol), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
