@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.recipes.acting import as_functions, require_feed_forward
@@ -139,13 +140,14 @@ def make_train(
         )
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        flat = ravel_pytree(grads)[0]
         metrics = {
             "loss": jnp.mean(0.5 * td_error**2),
-            "grad_norm": optax.global_norm(grads),
-            "num_nonfinite": sum(jnp.sum(~jnp.isfinite(x)) for x in jax.tree.leaves(grads)),
+            "grad_norm": jnp.linalg.norm(flat),
+            "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "entropy": entropy,
             "reward": jnp.mean(reward),
-            "trace_norm": jnp.mean(jax.vmap(optax.global_norm)((actor_trace, critic_trace))),
+            "trace_norm": jnp.mean(jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))),
         }
         keep = lambda z: jnp.where(_along(trajectory.truncated[0], z), 0.0, z)  # noqa: E731
         return State(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.recipes.acting import as_functions, require_feed_forward
@@ -156,13 +157,14 @@ def make_train(
         )
         transform = optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), optax.sgd(learning_rate))
         updates, _ = transform.update(grads, transform.init(state.params))
+        flat = ravel_pytree(grads)[0]
         metrics = {
             "loss": jnp.mean(0.5 * td_error**2),
-            "grad_norm": optax.global_norm(grads),
-            "num_nonfinite": sum(jnp.sum(~jnp.isfinite(x)) for x in jax.tree.leaves(grads)),
+            "grad_norm": jnp.linalg.norm(flat),
+            "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "entropy": entropy,
             "td_error": jnp.mean(td_error),
-            "trace_norm": jnp.mean(jax.vmap(optax.global_norm)((actor_trace, critic_trace))),
+            "trace_norm": jnp.mean(jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))),
         }
         return State(
             optax.apply_updates(state.params, updates), actor_trace, critic_trace,
