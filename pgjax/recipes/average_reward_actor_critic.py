@@ -117,9 +117,10 @@ def make_train(
         rollout, trajectory = pg.rollout(
             act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1
         )
+        cut = (trajectory.truncated & ~trajectory.terminated)[0]
         # rollout.obs is what follows in time: the start of the next episode where one ended.
         led_to = jax.tree.map(
-            lambda before, after: jnp.where(_along(trajectory.truncated[0], after), before[0], after),
+            lambda before, after: jnp.where(_along(cut, after), before[0], after),
             trajectory.next_obs, rollout.obs,
         )  # fmt: skip
         values, next_values = value(state.params, trajectory.obs)[0], value(state.params, led_to)
@@ -149,7 +150,7 @@ def make_train(
             "reward": jnp.mean(reward),
             "trace_norm": jnp.mean(jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))),
         }
-        keep = lambda z: jnp.where(_along(trajectory.truncated[0], z), 0.0, z)  # noqa: E731
+        keep = lambda z: jnp.where(_along(cut, z), 0.0, z)  # noqa: E731
         return State(
             optax.apply_updates(state.params, updates), opt_state,
             state.average_reward + hyper.average_rate * jnp.mean(td_error),

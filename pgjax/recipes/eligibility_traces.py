@@ -17,7 +17,7 @@ from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, 
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 1e-2  # α, size of the actor's plain steps
+    learning_rate: Number = 0.1  # α, size of the actor's plain steps
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.9  # λ of the actor's trace
     critic_lam: Number = 0.9  # λ of the critic's trace

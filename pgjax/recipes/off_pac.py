@@ -19,9 +19,9 @@ from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, 
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 3e-3  # of Adam
+    learning_rate: Number = 1e-3  # of Adam
     discount: Number = 0.99  # γ, per environment step
-    lam: Number = 0.95  # λ of the V-trace target
+    lam: Number = 0.9  # λ of the V-trace target
     temperature: Number = 1.5  # τ of the default behaviour, π^(1/τ)
     emphatic_lam: Number = 1.0  # λ_a of the emphasis: 0 counts each visited state alike, 1 in full; if emphatic
     clip_rho: Number = float("inf")  # ρ̄, bound of the ratios of the critic's errors; inf: V of the learned policy
@@ -51,8 +51,8 @@ def make_train(
     env: Any,
     env_params: Any,
     *,
-    num_envs: int = 64,
-    num_steps: int = 16,
+    num_envs: int = 16,
+    num_steps: int = 4,
     total_steps: int = 2**20,
     behaviour: Policy | None = None,
     emphatic: bool = False,
@@ -60,7 +60,7 @@ def make_train(
     policy: Any = None,
     value: Any = None,
     init_params: Any = None,
-    normalize_rewards: bool = False,
+    normalize_rewards: bool = True,
 ) -> Recipe:
     """Make an off-policy actor-critic run: another policy acts, one gradient step for each rollout.
 
@@ -91,7 +91,8 @@ def make_train(
         policy: in place of a model, policy(params, obs) -> distribution, feed-forward, of any framework.
         value: in place of a model, value(params, obs) -> [...].
         init_params: in place of a model, init_params(key, obs) or init_params(key) -> params.
-        normalize_rewards: divide rewards by the running deviation of their discounted sum; metrics keep reward units.
+        normalize_rewards: divide rewards by the running deviation of their discounted sum. The critic then counts in
+            scaled units; the metrics of episodes keep reward units.
 
     Returns:
         The recipe: train(key, **hyper) -> (State, metrics). `episode_return` is that of the policy that acts, which is

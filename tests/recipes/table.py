@@ -133,7 +133,7 @@ RECIPES = {
         | {"temperature": (1.0, 2.0), "emphatic_lam": (0.0, 0.5)},
         LEARNER | CRITIC | OTHER_DATA | {"entropy_coef": 0.0},
         derivations_online.off_pac,
-        {"emphatic": True},
+        {"emphatic": True, "normalize_rewards": False},
         acting=world.flattened,
         memory=derivations_online.followed,
     ),

@@ -155,7 +155,7 @@ def test_emphatic_weights_reach_the_optimum_from_which_the_semi_gradient_goes_aw
         env, env.default_params, num_envs=64, num_steps=4, total_steps=64 * 4 * 200, emphatic=True,
         behaviour=lambda params, obs: pg.Categorical(jnp.broadcast_to(jnp.log(behaviour), (*obs.shape[:-1], 2))),
         policy=lambda params, obs: pg.Categorical(obs @ (of_first + shared * params.actor)),
-        value=world.value, init_params=lambda key: world.Tables(jnp.zeros((1, 2)), jnp.zeros(4)),
+        value=world.value, init_params=lambda key: world.Tables(jnp.zeros((1, 2)), jnp.zeros(4)), normalize_rewards=False,
     )  # fmt: skip
     hyper = {"learning_rate": 0.05, "discount": 1.0, "entropy_coef": 0.0}
     states, _ = jax.vmap(lambda lam: recipe(jax.random.key(0), emphatic_lam=lam, **hyper))(jnp.array([1.0, 0.0]))
