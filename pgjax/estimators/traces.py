@@ -15,9 +15,7 @@ Array = jax.Array
 
 
 @compiled()
-def scores_and_slopes(
-    params: Params, trajectory: Trajectory, *, policy: Policy, value: Value
-) -> tuple[Params, Params]:
+def scores_and_slopes(params: Params, trajectory: Trajectory, *, policy: Policy, value: Value) -> tuple[Params, Params]:
     """Compute the score of each trajectory and the slope of its value, summed over its steps.
 
         Σ_t ∇log π(a_t|s_t),   Σ_t ∇V(s_t)

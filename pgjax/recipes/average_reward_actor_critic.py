@@ -148,7 +148,9 @@ def make_train(
             "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "entropy": entropy,
             "reward": jnp.mean(reward),
-            "trace_norm": jnp.mean(jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))),
+            "trace_norm": jnp.mean(
+                jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))
+            ),
         }
         keep = lambda z: jnp.where(_along(cut, z), 0.0, z)  # noqa: E731
         return State(

@@ -164,7 +164,9 @@ def make_train(
             "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "entropy": entropy,
             "td_error": jnp.mean(td_error),
-            "trace_norm": jnp.mean(jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))),
+            "trace_norm": jnp.mean(
+                jax.vmap(lambda z: jnp.linalg.norm(ravel_pytree(z)[0]))((actor_trace, critic_trace))
+            ),
         }
         return State(
             optax.apply_updates(state.params, updates), actor_trace, critic_trace,

@@ -23,7 +23,10 @@ ROWS: dict[str, Any] = {  # made in each test, in float64
     ),
     "Bernoulli": lambda: (pg.Bernoulli(LOGITS), np.array([[[0, 1, 0]] * 2, [[1, 1, 0]] * 2, [[1, 1, 1]] * 2])),
     "Normal": lambda: (pg.Normal(LOGITS, 0.7), np.random.default_rng(1).normal(size=(3, 2, 3))),
-    "Beta": lambda: (pg.Beta(np.exp(LOGITS), 2.0, -1.0, 3.0), np.random.default_rng(1).uniform(-0.9, 2.9, size=(3, 2, 3))),
+    "Beta": lambda: (
+        pg.Beta(np.exp(LOGITS), 2.0, -1.0, 3.0),
+        np.random.default_rng(1).uniform(-0.9, 2.9, size=(3, 2, 3)),
+    ),
 }
 
 

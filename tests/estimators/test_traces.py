@@ -62,9 +62,7 @@ def test_backward_view_traces_equal_forward_view_returns_offline() -> None:
     value, next_value = d["x"] @ d["w"], led_to(d) @ d["w"]
     ends = {"terminated": d["terminated"], "truncated": d["truncated"]}
     returns = pg.lambda_returns(d["reward"], next_value, **ends, discount=DISCOUNT, lam=LAM)
-    forward = jax.tree.map(
-        lambda g: np.einsum("tb...,tb->b...", g, np.asarray(returns) - value), tree
-    )
+    forward = jax.tree.map(lambda g: np.einsum("tb...,tb->b...", g, np.asarray(returns) - value), tree)
     error = d["reward"] + DISCOUNT * np.where(d["terminated"], 0.0, next_value) - value
     done = d["terminated"] | d["truncated"]
     jax.tree.map(close, backwards(tree, error, done), forward)

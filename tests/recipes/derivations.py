@@ -1,8 +1,8 @@
 """One update of each recipe from its paper, in NumPy and float64, for the tables of `world`: loops, no library.
 
-A derivation is derive(tables, memory, data, hyper, progress, ...) -> (tables, memory, metrics), where data is the window
-as arrays [T, B], and memory what it keeps from update to update, Adam's moments here. What is drawn at random (the
-window, the order of the rows) is given.
+A derivation is derive(tables, memory, data, hyper, progress, ...) -> (tables, memory, metrics), where data is the
+window as arrays [T, B], and memory what it keeps from update to update, Adam's moments here. What is drawn at random
+(the window, the order of the rows) is given.
 """
 
 from typing import Any, NamedTuple

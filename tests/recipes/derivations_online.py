@@ -1,6 +1,6 @@
-"""One update of the actor-critics that learn at each step, and of the off-policy one, from their papers: see `derivations`.
+"""One update of the actor-critics that learn at each step, and of the off-policy one, each from its paper.
 
-What is derived of the first three is one environment step, a window of one row.
+The form is that of `derivations`. What is derived of the first three is one environment step, a window of one row.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What defines the actor-critics that learn at each step, and the off-policy one: see `derivations_online` for their laws.
+"""What defines the actor-critics that learn at each step, and the off-policy one.
 
 The entries of the table have dutch traces and steps weighted by γ^t; the plain forms are followed here.
 """
@@ -121,7 +121,7 @@ def test_a_run_over_many_ends_is_that_of_the_paper(name: str) -> None:
 
 
 def test_in_a_continuing_task_the_best_average_reward_is_reached() -> None:
-    """In the process of two states, half of the environments cut every three steps: neither reward nor value notices."""
+    """In the process of two states, half of the environments cut every three steps: nothing that is learned notices."""
     mdp = exact.two_state()
     env = exact.TabularEnvironment(mdp)
     limits = jnp.where(jnp.arange(32) % 2 == 0, 3, 10**6)
@@ -155,7 +155,8 @@ def test_emphatic_weights_reach_the_optimum_from_which_the_semi_gradient_goes_aw
         env, env.default_params, num_envs=64, num_steps=4, total_steps=64 * 4 * 200, emphatic=True,
         behaviour=lambda params, obs: pg.Categorical(jnp.broadcast_to(jnp.log(behaviour), (*obs.shape[:-1], 2))),
         policy=lambda params, obs: pg.Categorical(obs @ (of_first + shared * params.actor)),
-        value=world.value, init_params=lambda key: world.Tables(jnp.zeros((1, 2)), jnp.zeros(4)), normalize_rewards=False,
+        value=world.value, init_params=lambda key: world.Tables(jnp.zeros((1, 2)), jnp.zeros(4)),
+        normalize_rewards=False,
     )  # fmt: skip
     hyper = {"learning_rate": 0.05, "discount": 1.0, "entropy_coef": 0.0}
     states, _ = jax.vmap(lambda lam: recipe(jax.random.key(0), emphatic_lam=lam, **hyper))(jnp.array([1.0, 0.0]))
@@ -186,7 +187,7 @@ def test_without_a_temperature_the_ratio_is_one_and_without_emphasis_the_trace_i
 
 def test_settings_that_make_no_sense_are_named() -> None:
     env, env_params = world.world()
-    with pytest.raises(ValueError, match="traces must be \"accumulating\" or \"dutch\", got 'replacing'"):
+    with pytest.raises(ValueError, match='traces must be "accumulating" or "dutch", got \'replacing\''):
         eligibility_traces.make_train(env, env_params, traces="replacing", **STEP, **FUNCTIONS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"behaviour must be a function of \(params, obs\) or None, got int"):
         off_pac.make_train(env, env_params, behaviour=3, **STEP, **FUNCTIONS)  # type: ignore[arg-type]
