@@ -22,7 +22,7 @@ def scores_and_slopes(params: Params, trajectory: Trajectory, *, policy: Policy,
 
     Of a window of one step they are what traces are made of: see `accumulating_trace` and `dutch_trace`.
 
-    Shapes: trajectory leaves [T, B, ...]; leaves of the results [B, *param].
+    Shapes: trajectory leaves [T, B, ...]; leaves of the results [B, ...], those of params behind B.
 
     Args:
         params: parameters of the policy and the value function, shared or side by side in one pytree.
@@ -42,8 +42,8 @@ def scores_and_slopes(params: Params, trajectory: Trajectory, *, policy: Policy,
 
     Example:
         >>> scores, slopes = pg.scores_and_slopes(params, trajectory, policy=policy, value=value)
-        >>> scores.shape, slopes.shape, params.shape
-        ((3, 4), (3, 4), (4,))
+        >>> scores["policy"].shape, slopes["value"].shape
+        ((3, 2, 2), (3, 2))
 
     References:
         Sutton and Barto (2018), Reinforcement Learning: An Introduction, section 13.5.
@@ -70,7 +70,7 @@ def accumulating_trace(trace: Params, gradient: Params, *, decay: Array | float)
     With g the score ∇log π(a_t|s_t) it is the trace of an actor, with g = ∇V(s_t) that of a critic. `trace_gradient`
     makes a gradient of it.
 
-    Shapes: decay [...]; leaves of trace, gradient and the result [..., *param].
+    Shapes: decay [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
 
     Args:
         trace: z_{t-1}, a pytree of floats, one trace for each entry of decay; zeros at first.
@@ -111,7 +111,7 @@ def dutch_trace(trace: Params, gradient: Params, *, decay: Array | float, step_s
 
         z_t = γ λ z_{t-1} + (1 - α γ λ ⟨z_{t-1}, x_t⟩) x_t
 
-    Shapes: decay, step_size [...]; leaves of trace, gradient and the result [..., *param].
+    Shapes: decay, step_size [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
 
     Args:
         trace: z_{t-1}, a pytree of floats, one trace for each entry of decay; zeros at first.
@@ -160,7 +160,7 @@ def trace_gradient(
         -δ_t z_t                                    for an actor, or a critic with an accumulating trace
         -[(δ_t + Δ_t) z_t - Δ_t x_t],  Δ_t = V_t(s_t) - V_{t-1}(s_t)        for a critic with a dutch trace
 
-    Shapes: td_error, value_change [...]; leaves of trace, gradient and the result [..., *param].
+    Shapes: td_error, value_change [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
 
     Args:
         trace: z_t, a pytree of floats, the gradient of step t already in it.
