@@ -1,5 +1,6 @@
 """Actor-critic for the average reward of a continuing task. Sutton and Barto (2018), sections 13.5 and 13.6."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -163,7 +164,7 @@ def make_train(
         state, steps = jax.lax.scan(step, state, length=num_steps)
         metrics = {**jax.tree.map(jnp.mean, steps), "num_nonfinite": steps["num_nonfinite"].sum()}
         metrics |= episode_metrics(state.rollout) | {"average_reward": state.average_reward}
-        return state.replace(update=state.update + 1), metrics
+        return replace(state, update=state.update + 1), metrics
 
     return Recipe(init, update, num_updates, policy, value)
 

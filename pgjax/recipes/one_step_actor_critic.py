@@ -136,6 +136,6 @@ def make_train(
     def update(state: State) -> tuple[State, Metrics]:
         state, steps = jax.lax.scan(step, state, length=num_steps)
         metrics = {**jax.tree.map(jnp.mean, steps), "num_nonfinite": steps["num_nonfinite"].sum()}
-        return state.replace(update=state.update + 1), metrics | episode_metrics(state.rollout)
+        return replace(state, update=state.update + 1), metrics | episode_metrics(state.rollout)
 
     return Recipe(init, update, num_updates, policy, value)
