@@ -70,7 +70,8 @@ def accumulating_trace(trace: Params, gradient: Params, *, decay: Array | float)
     With g the score ∇log π(a_t|s_t) it is the trace of an actor, with g = ∇V(s_t) that of a critic. `trace_gradient`
     makes a gradient of it.
 
-    Shapes: decay [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
+    Shapes: decay [...]; leaves of trace, gradient and the result have these axes first, then
+    those of a parameter.
 
     Args:
         trace: z_{t-1}, a pytree of floats, one trace for each entry of decay; zeros at first.
@@ -111,7 +112,8 @@ def dutch_trace(trace: Params, gradient: Params, *, decay: Array | float, step_s
 
         z_t = γ λ z_{t-1} + (1 - α γ λ ⟨z_{t-1}, x_t⟩) x_t
 
-    Shapes: decay, step_size [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
+    Shapes: decay, step_size [...]; leaves of trace, gradient and the result have these axes first, then
+    those of a parameter.
 
     Args:
         trace: z_{t-1}, a pytree of floats, one trace for each entry of decay; zeros at first.
@@ -160,7 +162,8 @@ def trace_gradient(
         -δ_t z_t                                    for an actor, or a critic with an accumulating trace
         -[(δ_t + Δ_t) z_t - Δ_t x_t],  Δ_t = V_t(s_t) - V_{t-1}(s_t)        for a critic with a dutch trace
 
-    Shapes: td_error, value_change [...]; leaves of trace, gradient and the result have these axes first, then those of a parameter.
+    Shapes: td_error, value_change [...]; leaves of trace, gradient and the result have these axes first, then
+    those of a parameter.
 
     Args:
         trace: z_t, a pytree of floats, the gradient of step t already in it.
