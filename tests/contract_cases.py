@@ -237,6 +237,10 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "square_scores": lambda d: Case(
         (d.params(), d.trajectory()), static={"policy": policy, "cumulative": True}, smooth=False
     ),
+    "scores_and_slopes": lambda d: Case((d.params(), d.trajectory()), static={"policy": policy, "value": value}),
+    "accumulating_trace": lambda d: Case((tree(d, B), tree(d, B)), {"decay": d.uniform(B)}),
+    "dutch_trace": lambda d: Case((tree(d, B), tree(d, B)), {"decay": d.uniform(B), "step_size": d.number()}),
+    "trace_gradient": lambda d: Case((tree(d, B), tree(d, B)), {"td_error": d.normal(B), "value_change": d.normal(B)}),
     "gpomdp": lambda d: Case((d.params(), d.trajectory()), {"discount": d.number()}, {"policy": policy}),
     "dice": lambda d: Case(
         (d.params(), d.trajectory()),

@@ -48,6 +48,7 @@ NOT_PLAIN = {
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",
     "distributions.sample_action": "distributions",
+    "distributions.tempered": "distributions",
 }
 # Not compiled by themselves.
 NOT_COMPILED = {

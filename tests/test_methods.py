@@ -1,6 +1,7 @@
 """The table of named methods names what there is: functions, and options that they have."""
 
 import inspect
+import operator
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def calls() -> list[tuple[str, list[str]]]:
 
 def resolved(name: str):
     room, name = (pg.expectation, name.removeprefix("ex.")) if name.startswith("ex.") else (pg, name)
-    return getattr(room, name)
+    return operator.attrgetter(name)(room)
 
 
 def test_every_call_names_a_function_with_these_options() -> None:

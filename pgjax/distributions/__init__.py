@@ -24,6 +24,7 @@ from pgjax.distributions.multi_categorical import MultiCategorical
 from pgjax.distributions.normal import Normal
 from pgjax.distributions.one_hot import OneHotCategorical
 from pgjax.distributions.tanh_normal import TanhNormal
+from pgjax.distributions.tempering import tempered
 
 __all__ = [
     "MASKED_LOG_PROB",
@@ -38,4 +39,5 @@ __all__ = [
     "draw_noise",
     "log_prob_of",
     "sample_action",
+    "tempered",
 ]

@@ -38,6 +38,7 @@ from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
+from pgjax.estimators.traces import accumulating_trace, dutch_trace, scores_and_slopes, trace_gradient
 
 __all__ = [
     "Contributions",
@@ -45,6 +46,7 @@ __all__ = [
     "GradientInfo",
     "RecursionState",
     "Surrogate",
+    "accumulating_trace",
     "action_distribution",
     "actor_critic",
     "aggressive_coefficient",
@@ -53,6 +55,7 @@ __all__ = [
     "counterfactual_baseline",
     "dice",
     "doubly_robust_gradient",
+    "dutch_trace",
     "episode_ratio",
     "estimator",
     "expected_gradient",
@@ -78,8 +81,10 @@ __all__ = [
     "sampled_gradient",
     "scale_by_storm",
     "scale_by_svrpg",
+    "scores_and_slopes",
     "single_sample_covariance",
     "square_scores",
+    "trace_gradient",
     "upgo_actor_critic",
     "vtrace_actor_critic",
 ]

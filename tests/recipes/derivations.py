@@ -1,7 +1,8 @@
 """One update of each recipe from its paper, in NumPy and float64, for the tables of `world`: loops, no library.
 
-A derivation is derive(tables, adam, data, hyper, progress, ...) -> (tables, adam, metrics), where data is the window as
-arrays [T, B]. What is drawn at random (the window, the order of the rows) is given.
+A derivation is derive(tables, memory, data, hyper, progress, ...) -> (tables, memory, metrics), where data is the
+window as arrays [T, B], and memory what it keeps from update to update, Adam's moments here. What is drawn at random
+(the window, the order of the rows) is given.
 """
 
 from typing import Any, NamedTuple
@@ -33,6 +34,11 @@ def flat(tables: tuple[Array, Array]) -> Array:
 def unflat(vector: Array, tables: tuple[Array, Array]) -> tuple[Array, Array]:
     size = tables[0].size
     return vector[:size].reshape(tables[0].shape), vector[size:].reshape(tables[1].shape)
+
+
+def adam_of(tables: tuple[Array, Array]) -> Adam:
+    """The optimiser before its first step."""
+    return Adam(0, np.zeros(flat(tables).size), np.zeros(flat(tables).size))
 
 
 def descend(tables: Any, adam: Adam, gradient: Array, hyper: Any, progress: float) -> tuple[Any, Adam]:

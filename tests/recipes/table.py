@@ -11,17 +11,25 @@ from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_online
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import (
+    a2c,
+    average_reward_actor_critic,
+    eligibility_traces,
+    off_pac,
+    one_step_actor_critic,
+    ppo,
+    reinforce,
+)
 
 LANES = 16
 NUM_UPDATES = 300
-SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 FUNCTIONS = {"policy": world.policy, "value": world.value, "init_params": world.init_params}
 
 
@@ -37,14 +45,25 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    num_steps: int = world.NUM_STEPS  # 1 where each environment step is followed by a step of the parameters
+    num_updates: int = NUM_UPDATES
+    looks_further: bool = True  # than to the next observation, so that it can see what a reward two steps later is for
+    discounted: bool = True  # its critic is that of the discounted objective
+    acting: Callable[..., Any] = world.policy_of  # acting(hyper, params, obs): what acts
+    memory: Callable[..., Any] = derivations.adam_of  # memory(tables): what the derivation remembers, at the start
 
     def make(self, **settings: Any) -> pg.recipes.Recipe:
         """The recipe in the small world, or in another."""
         functions = {name: x for name, x in FUNCTIONS.items() if self.critic or name != "value"}
-        total = NUM_UPDATES * SIZES["num_envs"] * SIZES["num_steps"]
+        sizes = {"num_envs": world.NUM_ENVS, "num_steps": self.num_steps}
+        total = self.num_updates * world.NUM_ENVS * self.num_steps
         return self.module.make_train(
-            *world.world(), **{**SIZES, "total_steps": total, **functions, **self.settings, **settings}
+            *self.world(), **{**sizes, "total_steps": total, **functions, **self.settings, **settings}
         )
+
+    def world(self) -> Any:
+        """The environment and its parameters."""
+        return world.world(pays_at_once=not self.looks_further)
 
 
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
@@ -52,6 +71,13 @@ CRITIC = {"lam": 0.8, "value_coef": 0.5, "entropy_coef": 0.3}
 CHANGES = {"learning_rate": (0.0, 0.2), "discount": (0.0, 1.0), "max_grad_norm": (np.inf, 0.1), "anneal": (0.0, 0.5)}
 CRITIC_CHANGES = {"lam": (0.0, 1.0), "value_coef": (0.0, 2.0), "entropy_coef": (0.0, 1.0)}
 LEARNER = {"learning_rate": 0.1, "discount": 0.8, "max_grad_norm": 1e9}
+ONE_STEP = {name: CRITIC[name] for name in ("value_coef", "entropy_coef")}
+OTHER_DATA = {"temperature": 1.5, "emphatic_lam": 1.0, "clip_rho": np.inf, "clip_c": 1.0, "clip_pg_rho": np.inf}
+
+
+def without_discount(hyper: dict[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in hyper.items() if name != "discount"}
+
 
 RECIPES = {
     "reinforce": Entry(reinforce, COMMON, CHANGES, LEARNER, derivations.reinforce, critic=False),
@@ -66,6 +92,50 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
+    ),
+    "one_step_actor_critic": Entry(
+        one_step_actor_critic,
+        COMMON | ONE_STEP,
+        CHANGES | {name: CRITIC_CHANGES[name] for name in ONE_STEP},
+        LEARNER | ONE_STEP | {"entropy_coef": 0.0},
+        functools.partial(derivations_online.one_step, weighted=True),
+        {"weight_by_discount": True},
+        num_steps=1,
+        looks_further=False,
+        memory=derivations_online.stepping,
+    ),
+    "eligibility_traces": Entry(
+        eligibility_traces,
+        COMMON | CRITIC | {"learning_rate": 0.5, "critic_lam": 0.7},
+        CHANGES | CRITIC_CHANGES | {"critic_lam": (0.0, 1.0)},
+        LEARNER | CRITIC | {"learning_rate": 3.0, "critic_lam": 0.7, "entropy_coef": 0.0},
+        functools.partial(derivations_online.traces, dutch=True, weighted=True),
+        {"traces": "dutch", "weight_by_discount": True, "normalize_rewards": False},
+        num_steps=1,
+        memory=derivations_online.traced,
+    ),
+    "average_reward_actor_critic": Entry(
+        average_reward_actor_critic,
+        without_discount(COMMON) | CRITIC | {"critic_lam": 0.7, "average_rate": 0.1},
+        without_discount(CHANGES) | CRITIC_CHANGES | {"critic_lam": (0.0, 1.0), "average_rate": (0.0, 0.5)},
+        without_discount(LEARNER) | CRITIC | {"critic_lam": 0.7, "average_rate": 0.1, "entropy_coef": 0.0},
+        derivations_online.average_reward,
+        num_steps=1,
+        discounted=False,
+        memory=derivations_online.traced,
+    ),
+    "off_pac": Entry(
+        off_pac,
+        COMMON | CRITIC | OTHER_DATA | {"temperature": 4.0, "clip_rho": 1.05, "clip_c": 1.02, "clip_pg_rho": 1.05},
+        CHANGES
+        | CRITIC_CHANGES
+        | {"clip_rho": (np.inf, 0.5), "clip_c": (np.inf, 0.5), "clip_pg_rho": (np.inf, 0.5)}
+        | {"temperature": (1.0, 2.0), "emphatic_lam": (0.0, 0.5)},
+        LEARNER | CRITIC | OTHER_DATA | {"entropy_coef": 0.0},
+        derivations_online.off_pac,
+        {"emphatic": True, "normalize_rewards": False},
+        acting=world.flattened,
+        memory=derivations_online.followed,
     ),
 }
 
@@ -104,14 +174,14 @@ class Subject:
     def second(self) -> Any:
         """The same of an update in the middle of the run: the learning rate has fallen, the optimiser has a memory."""
         before = self.first[1]
-        half = before.replace(update=jnp.full_like(before.update, NUM_UPDATES // 2))
+        half = before.replace(update=jnp.full_like(before.update, self.entry.num_updates // 2))
         return half, *self.update(half)
 
     @functools.cached_property
     def trained(self) -> Any:
         """The last state, and metrics [num_updates, lanes] of the whole run."""
         state, rows = self.start(), []
-        for _ in range(NUM_UPDATES):
+        for _ in range(self.entry.num_updates):
             state, metrics = self.update(state)
             rows.append(metrics)
         return state, jax.tree.map(lambda *x: np.stack(x), *rows)
@@ -129,14 +199,19 @@ def subject(name: str) -> Subject:
     return Subject(RECIPES[name])
 
 
-@jax.jit
-@jax.vmap
-def window(key: jax.Array, params: Any, rollout: Any) -> Any:
-    """The rollout of each lane, from the key that acts."""
-    env, env_params = world.world()
-    return pg.rollout(
-        key, params, rollout, policy=world.policy, env=env, env_params=env_params, num_steps=world.NUM_STEPS
-    )
+@functools.cache
+def window(name: str) -> Callable[..., Any]:
+    """Make the rollout of each lane, from the key that acts: (key, state) -> (state of the rollout, trajectory)."""
+    entry = RECIPES[name]
+    env, env_params = entry.world()
+
+    def of_lane(key: jax.Array, state: Any) -> Any:
+        policy = pg.bind(entry.acting, state.hyper)
+        return pg.rollout(
+            key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=entry.num_steps
+        )
+
+    return jax.jit(jax.vmap(of_lane))
 
 
 @jax.jit

@@ -85,6 +85,13 @@ def test_functions_are_taken_as_they_are_or_made_of_a_model() -> None:
         recipes.as_functions(env, env_params, num_envs=2, policy=policy, init_params=lambda key: 1.0)
 
 
+def test_a_policy_with_a_memory_is_refused_where_a_recipe_cannot_carry_it() -> None:
+    plain = recipes.Functions(lambda w, obs: pg.Categorical(obs @ w), None, lambda key, obs, memory: jnp.eye(2), None)
+    assert recipes.require_feed_forward(plain) is plain
+    with pytest.raises(TypeError, match=r"^this recipe takes feed-forward policies only"):
+        recipes.require_feed_forward(plain._replace(policy_state=jnp.zeros((2, 3))))
+
+
 def test_normalised_functions_standardise_what_they_see_and_start_from_the_identity() -> None:
     plain = recipes.Functions(
         lambda w, obs: pg.Categorical(obs @ w), lambda w, obs: obs @ w[:, 0], lambda key, obs, memory: jnp.eye(2), None

@@ -4,7 +4,7 @@ Each environment is of one kind, told by its row of env_params:
 
     endless     reward 1 in one cell for ever, cut by a limit of 2 steps: worth 1/(1-γ)
     finite      reward 1 in two cells, then the end: worth 1 + γ, then 1
-    choice      action 1 in the first cell earns 1 in the second, action 0 earns -1; then the end
+    choice      action 1 in the first cell earns 1 in the second, or at once; action 0 earns -1; then the end
     lottery     a cell is drawn at each start; it pays its sign at each step and ends with probability 0.3
 """
 
@@ -38,6 +38,7 @@ class WorldState(environment.EnvState):
 class WorldParams(environment.EnvParams):
     max_steps_in_episode: Any = 10**6
     kind: Any = FINITE
+    pays_at_once: Any = False
 
 
 class World(environment.Environment[WorldState, WorldParams]):
@@ -54,7 +55,8 @@ class World(environment.Environment[WorldState, WorldParams]):
         self, key: Array, state: WorldState, action: Any, params: WorldParams
     ) -> tuple[Array, WorldState, Array, Array, dict[Any, Any]]:
         after = WorldState(time=state.time + 1, drawn=state.drawn, choice=jnp.asarray(action, jnp.int32))
-        paid = jnp.where(state.time == 1, 2.0 * state.choice - 1.0, 0.0)
+        choice = jnp.where(params.pays_at_once, after.choice, state.choice)
+        paid = jnp.where(state.time == jnp.where(params.pays_at_once, 0, 1), 2.0 * choice - 1.0, 0.0)
         reward = jnp.stack([jnp.float32(1.0), jnp.float32(1.0), paid, 2.0 * state.drawn - 1.0])[params.kind]
         second = after.time >= 2
         ends = jnp.stack([jnp.bool_(False), second, second, jax.random.bernoulli(key, 0.3)])[params.kind]
@@ -72,10 +74,11 @@ class World(environment.Environment[WorldState, WorldParams]):
         return spaces.Box(0.0, 1.0, (NUM_CELLS,))
 
 
-def world() -> tuple[World, WorldParams]:
+def world(pays_at_once: bool = False) -> tuple[World, WorldParams]:
     """The world and one row of parameters for each environment: two of each kind."""
     kind = jnp.arange(NUM_ENVS, dtype=jnp.int32) // 2
-    return World(), WorldParams(max_steps_in_episode=jnp.where(kind == ENDLESS, 2, 10**6), kind=kind)
+    limit = jnp.where(kind == ENDLESS, 2, 10**6)
+    return World(), WorldParams(max_steps_in_episode=limit, kind=kind, pays_at_once=pays_at_once)
 
 
 class Tables(NamedTuple):
@@ -85,6 +88,16 @@ class Tables(NamedTuple):
 
 def policy(params: Tables, obs: Array) -> pg.Categorical:
     return pg.Categorical(obs @ params.actor)
+
+
+def policy_of(hyper: Any, params: Tables, obs: Array) -> pg.Categorical:
+    """The same for any hyper-parameters."""
+    return policy(params, obs)
+
+
+def flattened(hyper: Any, params: Tables, obs: Array) -> pg.Categorical:
+    """π^(1/τ), up to a constant."""
+    return pg.Categorical(obs @ params.actor / hyper.temperature)
 
 
 def value(params: Tables, obs: Array) -> Array:
