@@ -1,6 +1,6 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, impala, ppo, reinforce, threads
 from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
@@ -21,11 +21,13 @@ __all__ = [
     "check_hyper",
     "count_updates",
     "episode_metrics",
+    "impala",
     "normalized",
     "ppo",
     "reinforce",
     "require_divisor",
     "swap_time",
+    "threads",
     "traced",
     "train",
 ]

@@ -11,13 +11,14 @@ from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_impala
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, impala, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
@@ -37,6 +38,8 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    # acting(state, update) -> (params, rollout): what acts in an update, and the state of its environments
+    acting: Callable[[Any, Any], tuple[Any, Any]] = lambda state, _: (state.params, state.rollout)
 
     def make(self, **settings: Any) -> pg.recipes.Recipe:
         """The recipe in the small world, or in another."""
@@ -66,6 +69,26 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
+    ),
+}
+
+IMPALA_LAG = 3
+
+
+def impala_acting(state: Any, update: Any) -> tuple[Any, Any]:
+    """The parameters after update - lag, where they are kept."""
+    return jax.tree.map(lambda x: x[(update - IMPALA_LAG) % (IMPALA_LAG + 1)], state.past), state.rollout
+
+
+RECIPES |= {
+    "impala": Entry(
+        impala,
+        COMMON | CRITIC | {"clip_rho": 1.0, "clip_c": 0.9, "clip_pg_rho": 1.0},
+        CHANGES | CRITIC_CHANGES | {x: (np.inf, 0.5) for x in ("clip_rho", "clip_c", "clip_pg_rho")},
+        LEARNER | CRITIC | {"entropy_coef": 0.0},
+        derivations_impala.impala,
+        {"lag": IMPALA_LAG},
+        acting=impala_acting,
     ),
 }
 

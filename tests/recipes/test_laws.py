@@ -25,7 +25,8 @@ def derived(name: str, lane: tuple[str, Any], number: str = "first", adam: Adam 
     run = subject(name)
     before = getattr(run, number)[0]
     keys = jax.vmap(lambda key: jax.random.split(key, len(run.entry.keys)))(before.key)
-    rollout, trajectory = run.lane(window(keys[:, 1], before.params, before.rollout), *lane)
+    acting = jax.vmap(run.entry.acting)(before, before.update)
+    rollout, trajectory = run.lane(window(keys[:, 1], *acting), *lane)
     data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
     data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
     state = run.lane(before, *lane)
@@ -44,12 +45,13 @@ def assert_update(name: str, lane: tuple[str, Any], number: str, expected: Any) 
     tables, _, wanted, rollout = expected
     old, new = (flat((x.params.actor, x.params.critic)) for x in (before, after))
     np.testing.assert_allclose(new - old, flat(tables) - old, rtol=1e-3, atol=2e-6)
-    finished = ~np.isnan(rollout.episode_return)
-    wanted = wanted | {"finished": finished.mean(), "episode_return": np.mean(rollout.episode_return)}
+    finished = ~np.isnan(after.rollout.episode_return)
+    wanted = wanted | {"finished": finished.mean(), "episode_return": np.mean(after.rollout.episode_return)}
     assert wanted.keys() == metrics.keys()
     for key, x in wanted.items():
         np.testing.assert_allclose(metrics[key], x, rtol=2e-4, atol=2e-6, err_msg=key)
-    jax.tree.map(np.testing.assert_array_equal, after.rollout, rollout)
+    acted = jax.vmap(run.entry.acting)(getattr(run, number)[1], getattr(run, number)[0].update)[1]
+    jax.tree.map(np.testing.assert_array_equal, run.lane(acted, *lane), rollout)
     assert after.update == before.update + 1
 
 
@@ -103,7 +105,7 @@ def test_the_return_rises(name: str) -> None:
     assert expected[0] < 0.5
     assert expected[1] > 0.9
     assert (
-        run.lane(run.trained[0].rollout.episode_return, "learner")[2 * world.CHOICE : 2 * world.CHOICE + 2] == 1
+        run.lane(run.trained[0].rollout.episode_return, "learner")[..., 2 * world.CHOICE : 2 * world.CHOICE + 2] == 1
     ).all()
 
 

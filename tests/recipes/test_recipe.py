@@ -16,10 +16,10 @@ import world
 from table import FUNCTIONS, RECIPES, as_numpy
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, ppo
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-MODULES = {"reinforce": reinforce, "a2c": a2c, "ppo": ppo}
+MODULES = {name: entry.module for name, entry in RECIPES.items()}
 SHORT = {"num_envs": 8, "num_steps": 2, "total_steps": 5 * 16}
 
 
