@@ -1,6 +1,6 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
-from pgjax.recipes import a2c, impala, ppo, reinforce, threads
+from pgjax.recipes import a2c, a3c, impala, ppo, reinforce, threads
 from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
@@ -17,6 +17,7 @@ __all__ = [
     "Normalized",
     "Recipe",
     "a2c",
+    "a3c",
     "as_functions",
     "check_hyper",
     "count_updates",

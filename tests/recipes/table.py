@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_a3c
 import derivations_impala
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, impala, ppo, reinforce
+from pgjax.recipes import a2c, a3c, impala, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
@@ -38,6 +39,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    num_starts: int = 1  # how many times environments are started
     # acting(state, update) -> (params, rollout): what acts in an update, and the state of its environments
     acting: Callable[[Any, Any], tuple[Any, Any]] = lambda state, _: (state.params, state.rollout)
 
@@ -89,6 +91,16 @@ RECIPES |= {
         derivations_impala.impala,
         {"lag": IMPALA_LAG},
         acting=impala_acting,
+    ),
+    "a3c": Entry(
+        a3c,
+        COMMON | CRITIC | {"learning_rate": 0.02, "decay": 0.9, "eps": 1e-3},
+        CHANGES | CRITIC_CHANGES | {"decay": (0.0, 0.5), "eps": (1e-6, 1.0)},
+        LEARNER | CRITIC | {"learning_rate": 0.05, "entropy_coef": 0.0},
+        derivations_a3c.a3c,
+        {"num_workers": 4},
+        acting=lambda state, update: jax.tree.map(lambda x: x[update % 4], (state.workers, state.rollout)),
+        num_starts=4,
     ),
 }
 

@@ -29,6 +29,8 @@ def derived(name: str, lane: tuple[str, Any], number: str = "first", adam: Adam 
     rollout, trajectory = run.lane(window(keys[:, 1], *acting), *lane)
     data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
     data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
+    params = run.lane(acting[0], *lane)
+    data.acting = (params.actor, params.critic)
     state = run.lane(before, *lane)
     tables = (state.params.actor, state.params.critic)
     size = flat(tables).size
@@ -163,7 +165,7 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         keys += more
         state = state.replace(key=key)
     data = {tuple(as_numpy(key).tolist()) for key in keys}
-    assert len(keys) == 3 + 4 * len(RECIPES[name].keys)
+    assert len(keys) == 2 + RECIPES[name].num_starts + 4 * len(RECIPES[name].keys)
     assert len(data) == len(keys)
 
 
