@@ -35,6 +35,7 @@ from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.pathwise import pathwise_gradient
 from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
+from pgjax.estimators.replayed import acer, project_to_halfspace
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -45,6 +46,7 @@ __all__ = [
     "GradientInfo",
     "RecursionState",
     "Surrogate",
+    "acer",
     "action_distribution",
     "actor_critic",
     "aggressive_coefficient",
@@ -74,6 +76,7 @@ __all__ = [
     "pathwise_gradient",
     "ppo",
     "ppo_objective",
+    "project_to_halfspace",
     "reinforce",
     "sampled_gradient",
     "scale_by_storm",

@@ -1,6 +1,6 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
-from pgjax.recipes import a2c, a3c, impala, ppo, reinforce, threads
+from pgjax.recipes import a2c, a3c, acer, impala, ppo, reinforce, threads
 from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
@@ -18,6 +18,7 @@ __all__ = [
     "Recipe",
     "a2c",
     "a3c",
+    "acer",
     "as_functions",
     "check_hyper",
     "count_updates",

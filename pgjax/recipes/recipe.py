@@ -40,6 +40,8 @@ RANGES: dict[str, str] = {
     "clip_pg_rho": _POSITIVE,
     "decay": _UNIT,
     "eps": _NONNEGATIVE,
+    "max_divergence": _POSITIVE,
+    "average_decay": _UNIT,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

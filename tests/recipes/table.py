@@ -12,6 +12,7 @@ from typing import Any
 
 import derivations
 import derivations_a3c
+import derivations_acer
 import derivations_impala
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, a3c, impala, ppo, reinforce
+from pgjax.recipes import a2c, a3c, acer, impala, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
@@ -39,6 +40,9 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    # more(keys, state, data) -> what the derivation takes beside, from the keys of an update and the state before it
+    more: Callable[[Any, Any, Any], dict[str, Any]] = lambda *_: {}
+    state_values: Callable[[Any], np.ndarray] = lambda params: params.critic  # [cells], of a critic that is a table
     num_starts: int = 1  # how many times environments are started
     # acting(state, update) -> (params, rollout): what acts in an update, and the state of its environments
     acting: Callable[[Any, Any], tuple[Any, Any]] = lambda state, _: (state.params, state.rollout)
@@ -71,10 +75,12 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
+        more=lambda keys, *_: {"order": np.asarray(order(keys[2]))},
     ),
 }
 
 IMPALA_LAG = 3
+REPLAY = {"replay_ratio": 2, "capacity": 4}
 
 
 def impala_acting(state: Any, update: Any) -> tuple[Any, Any]:
@@ -101,6 +107,19 @@ RECIPES |= {
         {"num_workers": 4},
         acting=lambda state, update: jax.tree.map(lambda x: x[update % 4], (state.workers, state.rollout)),
         num_starts=4,
+    ),
+    "acer": Entry(
+        acer,
+        COMMON | CRITIC | {"clip_rho": 1.0, "max_divergence": 0.005, "average_decay": 0.9},
+        CHANGES
+        | CRITIC_CHANGES
+        | {"clip_rho": (np.inf, 0.5), "max_divergence": (np.inf, 0.001), "average_decay": (0.0, 0.5)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "clip_rho": 2.0, "max_divergence": 1.0},
+        derivations_acer.acer,
+        REPLAY | {"init_params": derivations_acer.init_params},
+        ("next", "act", "replay"),
+        more=lambda keys, state, data: derivations_acer.replayed(keys, state, data, REPLAY),
+        state_values=lambda params: np.sum(params.critic * jax.nn.softmax(params.actor), -1),
     ),
 }
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import world
 from derivations import Adam, flat
-from table import NUM_UPDATES, RECIPES, as_numpy, order, subject, window
+from table import NUM_UPDATES, RECIPES, as_numpy, subject, window
 
 import pgjax as pg
+from pgjax.recipes import windows
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CHANGES = [(name, change, x) for name, e in RECIPES.items() for change, values in e.changes.items() for x in values]
@@ -28,7 +29,8 @@ def derived(name: str, lane: tuple[str, Any], number: str = "first", adam: Adam 
     acting = jax.vmap(run.entry.acting)(before, before.update)
     rollout, trajectory = run.lane(window(keys[:, 1], *acting), *lane)
     data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
-    data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
+    data.terminated, data.truncated = trajectory.terminated, trajectory.truncated
+    data.done = trajectory.terminated | trajectory.truncated
     params = run.lane(acting[0], *lane)
     data.acting = (params.actor, params.critic)
     state = run.lane(before, *lane)
@@ -36,7 +38,7 @@ def derived(name: str, lane: tuple[str, Any], number: str = "first", adam: Adam 
     size = flat(tables).size
     adam = adam or Adam(0, np.zeros(size), np.zeros(size))
     hyper, progress = state.hyper._asdict(), state.update / NUM_UPDATES
-    more = {"order": np.asarray(order(keys[0, 2]))} if "shuffle" in run.entry.keys else {}
+    more = run.entry.more(keys[0], state, data)
     return *run.entry.derive(tables, adam, data, hyper, progress, **more), rollout
 
 
@@ -114,7 +116,7 @@ def test_the_return_rises(name: str) -> None:
 @pytest.mark.parametrize("name", CRITICS)
 def test_the_critic_reaches_the_true_value_of_what_ends_and_of_what_is_cut(name: str) -> None:
     run = subject(name)
-    critic = run.lane(run.trained[0].params, "learner").critic
+    critic = run.entry.state_values(run.lane(run.trained[0].params, "learner"))
     np.testing.assert_allclose(critic[:3], world.true_value(run.entry.learner["discount"]), rtol=2e-2)
 
 
@@ -143,7 +145,9 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
     for verb in ("init_rollout", "rollout", "epochs"):
         monkeypatch.setattr(pg, verb, recorded(getattr(pg, verb)))
-    recipe = RECIPES[name].make(init_params=recorded(world.init_params))  # a new one: nothing of it is traced yet
+    monkeypatch.setattr(windows, "draw_windows", recorded(windows.draw_windows))
+    init_params = RECIPES[name].settings.get("init_params", world.init_params)
+    recipe = RECIPES[name].make(init_params=recorded(init_params))  # a new one: nothing of it is traced yet
 
     def start(key: Any) -> Any:
         used.clear()
