@@ -247,7 +247,7 @@ def train_threads(
         for i in range(num_threads)
     ]
     if state is None:
-        params = init_params(model_key, starts[0].obs, policy_state)
+        params = jax.jit(init_params)(model_key, starts[0].obs, policy_state)
         state = SharedState(params, jnp.zeros_like(ravel_pytree(params)[0]), key, 0, traced(Hyper, hyper))
     shared = _Shared(state, num_updates)
 

@@ -287,7 +287,7 @@ def train_host(
             crew.start(f"actor {actor.index}", actor.run, crew, ready, windows, newest, num_steps)
         obs = ready.get()
         if state is None:
-            numbers, params = traced(Hyper, hyper), init_params(model_key, obs, policy_state)
+            numbers, params = traced(Hyper, hyper), jax.jit(init_params)(model_key, obs, policy_state)
             state = HostState(params, make_optimizer(numbers, 0.0).init(params), key, jnp.int32(0), numbers)
         newest[0] = (int(state.update), state.params)
         while int(state.update) < num_updates:
