@@ -27,7 +27,7 @@ def project_to_halfspace(gradient: Array, normal: Array, *, bound: Array | float
         minimise ½ ‖z - g‖²  subject to  kᵀz <= δ:      z = g - max(0, (kᵀg - δ) / ‖k‖²) k
 
     ACER: g is the gradient of the objective with respect to the parameters of the distribution in one state, k that of
-    the divergence from an averaged policy there, so that a step along z changes the divergence by at most δ, to first order.
+    the divergence from an averaged policy there, so that a step along z changes it by at most δ, to first order.
 
     Shapes: gradient, normal [..., D]; result [..., D].
 
@@ -84,7 +84,7 @@ def acer(
 ) -> Surrogate:
     """Estimate the gradient of a discrete actor and its critic from replayed windows, by ACER: a descent direction.
 
-        g_t = ∂/∂φ [min(c, ρ_t) (Q*_t - V_t) log π(a_t|φ) + Σ_a (π(a) - c μ(a))⁺ (Q(s_t, a) - V_t) log π(a|φ) + c_e H(φ)]
+        g_t = ∂/∂φ [min(c, ρ_t) (Q*_t - V_t) log π(a_t|φ) + Σ_a (π(a) - c μ(a))⁺ (Q(a) - V_t) log π(a|φ) + c_e H(φ)]
         z_t = g_t projected to kᵀz <= δ,   k = ∂/∂φ KL(π_average ‖ π(·|φ))
         descent direction:  -1/B Σ_b Σ_t [(∂φ/∂θ)ᵀ z_t - c_v ∂/∂θ ½ (Q(s_t, a_t) - Q*_t)²]
 

@@ -1,4 +1,4 @@
-"""Asynchronous advantage actor-critic: workers whose parameters have fallen behind. Mnih et al. (2016), algorithm S3."""
+"""Asynchronous advantage actor-critic: workers whose parameters have fallen behind. Mnih et al. (2016)."""
 
 import contextlib
 import threading
@@ -78,7 +78,7 @@ def make_train(
 ) -> Recipe:
     """Make an A3C run in which the order of the workers is fixed: lag as it is among threads, but repeatable.
 
-        worker w = u mod W:   g from its own rollout at its own θ_w;   θ <- θ - RMSProp(g);   θ_w <- θ where it is its turn
+        worker w = u mod W:   g from its own rollout at its own θ_w;   θ <- θ - RMSProp(g);   θ_w <- θ at its turn
 
     Each update is the gradient of one worker, taken at the shared parameters of `staleness` updates ago and applied to
     those of now. There is no correction for it. `train_threads` leaves the order to real threads.
@@ -95,7 +95,7 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, or if policy, value and init_params do not come together.
-        ValueError: if a count is too small, staleness is not below num_workers, or total_steps does not allow one update.
+        ValueError: if a count is too small, staleness is not below num_workers, or total_steps allows no update.
 
     References:
         Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
@@ -211,8 +211,8 @@ def train_threads(
         env: as in `a2c.make_train`; its steps are compiled.
         env_params: its parameters, for all environments or with one row for each of a thread's.
         num_threads: threads that learn.
-        locked: whether one thread at a time reads or writes the shared vectors; without it, as in the paper, a copy may be half
-            old and half new, and additions that meet may be lost.
+        locked: whether one thread at a time reads or writes the shared vectors; without it, as in the paper, a copy
+            may be half old and half new, and additions that meet may be lost.
         num_envs: environments of each thread.
         num_steps: environment steps of each in one update.
         total_steps: environment steps of the run over all threads.
@@ -323,7 +323,7 @@ class _Shared:
             return self._done - 1
 
     def state(self, locked: bool) -> SharedState:
-        vector, done = self.read(locked)
-        return self._form.replace(
-            params=self.unravel(jnp.asarray(vector)), square=jnp.asarray(self._square.copy()), key=self._key, update=done
-        )
+        with self._lock if locked else contextlib.nullcontext():
+            vector, square, done = self._vector.copy(), self._square.copy(), self._done
+        params = self.unravel(jnp.asarray(vector))
+        return self._form.replace(params=params, square=jnp.asarray(square), key=self._key, update=done)

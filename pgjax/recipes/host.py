@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pgjax._types import Policy, RolloutState, Trajectory
@@ -101,9 +100,7 @@ class Actor:
         result = self._act(params, self._obs, self._memory, self._key, np.int32(self._count))
         *acted, memory = jax.device_get(result[:-1]) + result[-1:]
         action, raw_action, log_prob, extras = acted
-        outcomes = [
-            env.step(jax.tree.map(lambda x, i=i: _plain(x[i]), action)) for i, env in enumerate(self._envs)
-        ]
+        outcomes = [env.step(jax.tree.map(lambda x, i=i: _plain(x[i]), action)) for i, env in enumerate(self._envs)]
         obs, reward, terminated, truncated, _ = zip(*outcomes, strict=True)
         row = Trajectory(
             self._obs, action, np.asarray(reward, np.float32), _rows(obs), np.asarray(terminated, bool),

@@ -244,7 +244,7 @@ def train_host(
         **hyper: hyper-parameters, see `Hyper`.
 
     Returns:
-        The state, and the metrics of each update: those of `make_train`, and `dropped`, windows lost so far; `staleness`,
+        The state, and the metrics of each update: those of `make_train`; `dropped`, windows lost so far; `staleness`,
         updates between the parameters that acted and those that learned, the mean over the batch; `waiting`, windows
         left in the queue.
 

@@ -1,4 +1,4 @@
-"""One update of A3C from its paper, in NumPy and float64: a gradient at the worker's tables, applied to the shared ones."""
+"""One update of A3C from its paper, in NumPy and float64: a gradient at the worker's tables, for the shared ones."""
 
 from typing import Any, NamedTuple
 

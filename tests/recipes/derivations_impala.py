@@ -1,4 +1,4 @@
-"""One update of IMPALA from its paper, in NumPy and float64: targets as sums over the steps that follow, no recursion."""
+"""One update of IMPALA from its paper, in NumPy and float64: targets as sums over the steps that follow."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Array = np.ndarray
 
 
 def vtrace(data: Any, critic: Array, log_ratio: Array, hyper: Any) -> tuple[Array, Array, Array]:
-    """Espeholt et al. (2018), the n-step target: v_s + Σ_t γ^(t-s) (Π c_i) δ_t, inside one episode; and the advantage."""
+    """Espeholt et al. (2018): the target v_s + Σ_t γ^(t-s) (Π c_i) δ_t, inside one episode; and the advantage."""
     values, following = data.obs @ critic, np.where(data.terminated, 0.0, data.next_obs @ critic)
     rho = np.exp(log_ratio)
     error = np.minimum(hyper["clip_rho"], rho) * (data.reward + hyper["discount"] * following - values)

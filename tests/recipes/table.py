@@ -92,7 +92,7 @@ RECIPES |= {
     "impala": Entry(
         impala,
         COMMON | CRITIC | {"clip_rho": 1.0, "clip_c": 0.9, "clip_pg_rho": 1.0},
-        CHANGES | CRITIC_CHANGES | {x: (np.inf, 0.5) for x in ("clip_rho", "clip_c", "clip_pg_rho")},
+        CHANGES | CRITIC_CHANGES | dict.fromkeys(("clip_rho", "clip_c", "clip_pg_rho"), (np.inf, 0.5)),
         LEARNER | CRITIC | {"entropy_coef": 0.0},
         derivations_impala.impala,
         {"lag": IMPALA_LAG},

@@ -1,4 +1,4 @@
-"""ACER: truncation and correction together are importance sampling, the trust region is a projection, windows come back."""
+"""ACER: truncation and correction are importance sampling, the trust region is a projection, windows come back."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ class Problem:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("seed", range(3))
 def test_identity_10_truncation_and_correction_are_importance_sampling_at_exact_values(seed: int) -> None:
-    """Summed over all actions of another policy, for any c. Without the correction, or with a wrong critic, it is not."""
+    """Summed over all actions of another policy, for any c; not without the correction or with a wrong critic."""
     problem = Problem(seed)
     trajectory, behaviour, probability = problem.every_step()
     pi, v = softmax(problem.logits), np.sum(softmax(problem.logits) * problem.q, -1, keepdims=True)

@@ -177,8 +177,8 @@ def test_ctrl_c_stops_all_in_report_and_while_slow_actors_are_waited_for() -> No
     with within(60), pytest.raises(KeyboardInterrupt):
         run(report=lambda *_: signal.raise_signal(signal.SIGINT))
     slow = functools.partial(Choice, planted=lambda *_: time.sleep(0.2))
+    interrupt(1.0)
     with within(60), pytest.raises(KeyboardInterrupt):
-        interrupt(1.0)
         run(make_env=slow, num_steps=100, total_steps=10**6)
 
 

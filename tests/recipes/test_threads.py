@@ -31,13 +31,17 @@ def test_the_exception_of_a_thread_leaves_the_block_whoever_waits_for_whom() -> 
     def fail() -> None:
         raise ZeroDivisionError("planted")
 
-    with within(20), pytest.raises(ZeroDivisionError, match="planted") as caught, Crew() as crew:
-        channel, full = Channel(crew, 1), Channel(crew, 1)
-        crew.start("crew full", lambda: [full.put(0), full.put(1)])  # waits for room
-        crew.start("crew empty", channel.get)
-        time.sleep(0.05)
-        crew.start("crew failing", fail)
-        channel.get()
+    def block() -> None:
+        with Crew() as crew:
+            channel, full = Channel(crew, 1), Channel(crew, 1)
+            crew.start("crew full", lambda: [full.put(0), full.put(1)])  # waits for room
+            crew.start("crew empty", channel.get)
+            time.sleep(0.05)
+            crew.start("crew failing", fail)
+            channel.get()
+
+    with within(20), pytest.raises(ZeroDivisionError, match="planted") as caught:
+        block()
     assert caught.value.__notes__ == ["in the thread 'crew failing'"]
 
 
@@ -50,9 +54,13 @@ def test_the_exception_of_the_block_stops_the_threads_and_the_first_one_wins() -
         seen.append("stopped")
         raise ValueError("later")
 
-    with within(20), pytest.raises(KeyError, match="first"), Crew() as crew:
-        crew.start("crew", last_word, crew)
-        raise KeyError("first")
+    def block() -> None:
+        with Crew() as crew:
+            crew.start("crew", last_word, crew)
+            raise KeyError("first")
+
+    with within(20), pytest.raises(KeyError, match="first"):
+        block()
     assert seen == ["stopped"]
 
 
@@ -60,21 +68,29 @@ def test_an_earlier_exception_of_a_thread_wins_over_that_of_the_block() -> None:
     def fail() -> None:
         raise ZeroDivisionError("first")
 
-    with within(20), pytest.raises(ZeroDivisionError, match="first"), Crew() as crew:
-        crew.start("crew", fail)
-        while not crew.stopped:
-            time.sleep(0.01)
-        raise KeyError("later")
+    def block() -> None:
+        with Crew() as crew:
+            crew.start("crew", fail)
+            while not crew.stopped:
+                time.sleep(0.01)
+            raise KeyError("later")
+
+    with within(20), pytest.raises(ZeroDivisionError, match="first"):
+        block()
 
 
 def test_ctrl_c_wakes_whoever_waits() -> None:
-    with within(20), pytest.raises(KeyboardInterrupt), Crew() as crew:
-        channel = Channel(crew, 1)
-        crew.start("crew", lambda: [channel.put(i) for i in range(2)])
-        channel.get()
-        channel.get()
-        interrupt(0.1)
-        channel.get()
+
+    def block() -> None:
+        with Crew() as crew:
+            channel = Channel(crew, 1)
+            crew.start("crew", lambda: [channel.put(i) for i in range(2)])
+            assert [channel.get(), channel.get()] == [0, 1]
+            interrupt(0.1)
+            channel.get()
+
+    with within(20), pytest.raises(KeyboardInterrupt):
+        block()
 
 
 def test_an_exception_after_the_end_is_a_warning_and_a_thread_that_stays_is_named() -> None:
