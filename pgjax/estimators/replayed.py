@@ -147,9 +147,9 @@ def acer(
         result = policy(params, obs)
         return expected_value(result[0] if isinstance(result, tuple) else result, critic(params, obs))
 
-    values, next_values = values_and_next(params, trajectory, policy, state_value, None, last_obs)
     action_values = critic(params, trajectory.obs)
     _checks.require_shape("the result of critic", action_values, distribution.logits.shape, of="the policy's logits")
+    values, next_values = values_and_next(params, trajectory, policy, state_value, None, last_obs)
     log_ratio = log_prob_taken(distribution, trajectory) - trajectory.log_prob
     taken = _of_action(action_values, trajectory.action)
     target = retrace(

@@ -157,13 +157,13 @@ def make_train(
         put = lambda row: lambda rows, x: rows.at[row].set(x)  # noqa: E731
         workers = jax.tree.map(put((turn + 1 + lag) % num_workers), state.workers, params)
         rollout, scale = jax.tree.map(put(turn), (state.rollout, state.reward_scale), (rollout, scale))
-        metrics = metrics_of(info) | episode_metrics(rollout)
+        metrics = _metrics_of(info) | episode_metrics(rollout)
         return State(params, opt_state, workers, rollout, scale, key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy, value)
 
 
-def metrics_of(info: pg.estimators.GradientInfo) -> Metrics:
+def _metrics_of(info: pg.estimators.GradientInfo) -> Metrics:
     """Collect what is reported of one gradient.
 
     Args:
@@ -262,7 +262,7 @@ def train_threads(
             value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, state=start,
         )  # fmt: skip
         grads = optax.clip_by_global_norm(hyper.max_grad_norm).update(grads, optax.EmptyState())[0]
-        return rollout, ravel_pytree(grads)[0], metrics_of(info)
+        return rollout, ravel_pytree(grads)[0], _metrics_of(info)
 
     def work(i: int, rollout: pg.RolloutState, crew: Crew, told: Channel) -> None:
         while not crew.stopped and (ticket := shared.ticket()) is not None:

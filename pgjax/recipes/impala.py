@@ -58,7 +58,7 @@ class HostState:
     hyper: Hyper
 
 
-def make_optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
+def _optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
     """Make the transformation of one update.
 
     Shapes: progress scalar.
@@ -74,7 +74,9 @@ def make_optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformati
     return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
 
-def learn(state: Any, trajectory: Any, start: Any, *, policy: Any, value: Any, num_updates: int) -> tuple[Any, Metrics]:
+def _learn(
+    state: Any, trajectory: Any, start: Any, *, policy: Any, value: Any, num_updates: int
+) -> tuple[Any, Metrics]:
     """Learn from one batch of windows that older parameters collected: V-trace, then one step of Adam.
 
     Shapes: trajectory leaves [T, B, ...]; metrics scalars.
@@ -96,7 +98,7 @@ def learn(state: Any, trajectory: Any, start: Any, *, policy: Any, value: Any, n
         clip_rho=hyper.clip_rho, clip_c=hyper.clip_c, clip_pg_rho=hyper.clip_pg_rho, value_coef=hyper.value_coef,
         entropy_coef=hyper.entropy_coef, state=start,
     )  # fmt: skip
-    updates, opt_state = make_optimizer(hyper, state.update / num_updates).update(grads, state.opt_state, params)
+    updates, opt_state = _optimizer(hyper, state.update / num_updates).update(grads, state.opt_state, params)
     distribution, values = policy_and_value(params, trajectory, policy, value, start)
     log_ratio = pg.log_prob_taken(distribution, trajectory) - trajectory.log_prob
     metrics = {"loss": info.loss, "grad_norm": info.grad_norm, "num_nonfinite": info.num_nonfinite, **info.metrics}
@@ -161,7 +163,7 @@ def make_train(
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (lag + 1, *jnp.shape(x))), params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
-        opt_state = make_optimizer(numbers, 0.0).init(params)
+        opt_state = _optimizer(numbers, 0.0).init(params)
         return State(params, opt_state, past, rollout, scale, key, jnp.int32(0), numbers)
 
     def update(state: State) -> tuple[State, Metrics]:
@@ -176,7 +178,7 @@ def make_train(
             scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
             earned = replace(trajectory, reward=pg.envs.scale_reward(scale, trajectory.reward))
 
-        after, metrics = learn(state, earned, state.rollout, policy=policy, value=value, num_updates=num_updates)
+        after, metrics = _learn(state, earned, state.rollout, policy=policy, value=value, num_updates=num_updates)
         params = after.params
         if normalize_observations:  # only now: those of the learner's policy were those of the loss
             params = params._replace(statistics=pg.envs.update_statistics(params.statistics, trajectory.obs))
@@ -266,7 +268,7 @@ def train_host(
 
     @jax.jit
     def step(state: HostState, trajectory: Any, start: Any) -> tuple[HostState, Metrics]:
-        state, metrics = learn(state, trajectory, start, policy=policy, value=value, num_updates=num_updates)
+        state, metrics = _learn(state, trajectory, start, policy=policy, value=value, num_updates=num_updates)
         if normalize_observations:
             statistics = pg.envs.update_statistics(state.params.statistics, trajectory.obs)
             state = state.replace(params=state.params._replace(statistics=statistics))
@@ -288,7 +290,7 @@ def train_host(
         obs = ready.get()
         if state is None:
             numbers, params = traced(Hyper, hyper), jax.jit(init_params)(model_key, obs, policy_state)
-            state = HostState(params, make_optimizer(numbers, 0.0).init(params), key, jnp.int32(0), numbers)
+            state = HostState(params, _optimizer(numbers, 0.0).init(params), key, jnp.int32(0), numbers)
         newest[0] = (int(state.update), state.params)
         while int(state.update) < num_updates:
             batch = [windows.get() for _ in range(num_windows)]
