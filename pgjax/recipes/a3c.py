@@ -326,4 +326,4 @@ class _Shared:
         with self._lock if locked else contextlib.nullcontext():
             vector, square, done = self._vector.copy(), self._square.copy(), self._done
         params = self.unravel(jnp.asarray(vector))
-        return self._form.replace(params=params, square=jnp.asarray(square), key=self._key, update=done)
+        return replace(self._form, params=params, square=jnp.asarray(square), key=self._key, update=done)

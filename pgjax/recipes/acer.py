@@ -124,9 +124,11 @@ def make_train(
     capacity = _checks.as_positive_int("capacity", capacity)
     if model is None and policy is None and value is None and init_params is None:
         model = _default_model(env, env_params)
-    policy, critic, init_params, _ = as_functions(
+    functions = as_functions(
         env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params
     )
+    policy, init_params = functions.policy, functions.init_params
+    critic: Any = functions.value
 
     def acting(params: Any, obs: Any) -> tuple[Any, Any]:
         distribution = policy(params, obs)

@@ -102,10 +102,11 @@ class Actor:
         action, raw_action, log_prob, extras = acted
         outcomes = [env.step(jax.tree.map(lambda x, i=i: _plain(x[i]), action)) for i, env in enumerate(self._envs)]
         obs, reward, terminated, truncated, _ = zip(*outcomes, strict=True)
-        row = Trajectory(
+        fields: Any = (
             self._obs, action, np.asarray(reward, np.float32), _rows(obs), np.asarray(terminated, bool),
             np.asarray(truncated, bool), log_prob, self._step.copy(), raw_action, extras,
         )  # fmt: skip
+        row = Trajectory(*fields)
         done = np.asarray(row.done)
         self._running += np.asarray(row.reward)
         self._returns = np.where(done, self._running, self._returns)
@@ -118,10 +119,10 @@ class Actor:
         return row
 
     def _rollout_state(self) -> RolloutState:
-        unknown: Any = np.full(self._num_envs, np.nan, np.float32)
-        return RolloutState(
-            None, self._obs, self._step, self._memory, self._start_memory, self._running, unknown, unknown
-        )
+        unknown = np.full(self._num_envs, np.nan, np.float32)
+        start: Any = self._start_memory
+        fields: Any = (None, self._obs, self._step, self._memory, start, self._running, unknown, unknown)
+        return RolloutState(*fields)
 
 
 def stacked(trajectories: list[Trajectory], starts: list[RolloutState | None]) -> tuple[Trajectory, Any]:

@@ -260,8 +260,9 @@ def train_host(
     num_updates = count_updates(total_steps, num_envs=num_windows * envs_per_actor, num_steps=num_steps)
     if model is None and policy is None:
         raise TypeError("model must be given, or policy, value and init_params: no default fits environments unseen.")
+    unseen: Any = None
     functions = as_functions(
-        None, None, num_envs=envs_per_actor, model=model, policy=policy, value=value, init_params=init_params,
+        unseen, None, num_envs=envs_per_actor, model=model, policy=policy, value=value, init_params=init_params,
         policy_state=policy_state,
     )  # fmt: skip
     policy, value, init_params, policy_state = normalized(functions) if normalize_observations else functions
@@ -271,7 +272,7 @@ def train_host(
         state, metrics = _learn(state, trajectory, start, policy=policy, value=value, num_updates=num_updates)
         if normalize_observations:
             statistics = pg.envs.update_statistics(state.params.statistics, trajectory.obs)
-            state = state.replace(params=state.params._replace(statistics=statistics))
+            state = replace(state, params=state.params._replace(statistics=statistics))
         return state, metrics
 
     act_key, model_key, key = jax.random.split(key, 3)

@@ -88,9 +88,8 @@ def some_window(seed: int) -> tuple[pg.Trajectory, pg.Categorical]:
     ends = random.random((2, 5, 4)) < 0.2
     next_obs[:-1] = np.where((ends[0] | ends[1])[:-1, :, None], next_obs[:-1], obs[1:])
     reward = random.normal(size=(5, 4))
-    return pg.Trajectory(
-        *(jnp.asarray(x) for x in (obs, action, reward, next_obs, *ends, log_mu)), np.zeros((5, 4), np.int32)
-    ), pg.Categorical(jnp.asarray(mu))
+    fields: Any = (obs, action, reward, next_obs, *ends, log_mu, np.zeros((5, 4), np.int32))
+    return pg.Trajectory(*(jnp.asarray(x) for x in fields)), pg.Categorical(jnp.asarray(mu))
 
 
 @pytest.mark.usefixtures("x64")

@@ -62,6 +62,11 @@ CHANGES = {"learning_rate": (0.0, 0.2), "discount": (0.0, 1.0), "max_grad_norm":
 CRITIC_CHANGES = {"lam": (0.0, 1.0), "value_coef": (0.0, 2.0), "entropy_coef": (0.0, 1.0)}
 LEARNER = {"learning_rate": 0.1, "discount": 0.8, "max_grad_norm": 1e9}
 
+
+def ppo_order(keys: Any, *_: Any) -> dict[str, Any]:
+    return {"order": np.asarray(order(keys[2]))}
+
+
 RECIPES = {
     "reinforce": Entry(reinforce, COMMON, CHANGES, LEARNER, derivations.reinforce, critic=False),
     "a2c": Entry(
@@ -75,7 +80,7 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
-        more=lambda keys, *_: {"order": np.asarray(order(keys[2]))},
+        more=ppo_order,
     ),
 }
 

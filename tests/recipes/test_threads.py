@@ -9,10 +9,15 @@ from outside import interrupt, within
 from pgjax.recipes.threads import Channel, Crew, Stopped
 
 
+def fill(channel: Channel, count: int) -> None:
+    for i in range(count):
+        channel.put(i)
+
+
 def test_items_come_in_order_and_nothing_is_lost_where_the_queue_waits() -> None:
     with within(20), Crew() as crew:
         channel = Channel(crew, 2)
-        crew.start("crew", lambda: [channel.put(i) for i in range(50)])
+        crew.start("crew", fill, channel, 50)
         time.sleep(0.1)
         assert len(channel) == 2
         assert [channel.get() for _ in range(50)] == list(range(50))
@@ -34,7 +39,7 @@ def test_the_exception_of_a_thread_leaves_the_block_whoever_waits_for_whom() -> 
     def block() -> None:
         with Crew() as crew:
             channel, full = Channel(crew, 1), Channel(crew, 1)
-            crew.start("crew full", lambda: [full.put(0), full.put(1)])  # waits for room
+            crew.start("crew full", fill, full, 2)  # waits for room
             crew.start("crew empty", channel.get)
             time.sleep(0.05)
             crew.start("crew failing", fail)
@@ -84,7 +89,7 @@ def test_ctrl_c_wakes_whoever_waits() -> None:
     def block() -> None:
         with Crew() as crew:
             channel = Channel(crew, 1)
-            crew.start("crew", lambda: [channel.put(i) for i in range(2)])
+            crew.start("crew", fill, channel, 2)
             assert [channel.get(), channel.get()] == [0, 1]
             interrupt(0.1)
             channel.get()
