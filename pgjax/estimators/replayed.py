@@ -139,8 +139,8 @@ def acer(
     References:
         Wang et al. (2017), Sample efficient actor-critic with experience replay.
     """
-    distribution = _categorical("what policy returns", action_distribution(params, trajectory, policy=policy))
-    behaviour = _categorical("behaviour", behaviour)
+    distribution = as_categorical("what policy returns", action_distribution(params, trajectory, policy=policy))
+    behaviour = as_categorical("behaviour", behaviour)
     _checks.require_shape("logits of behaviour", behaviour.logits, distribution.logits.shape, of="those of the policy")
 
     def state_value(params: Params, obs: Any) -> Array:
@@ -201,7 +201,8 @@ def _of_action(action_values: Array, action: Any) -> Array:
     return jnp.sum(jnp.where(chosen, action_values, 0.0), -1)
 
 
-def _categorical(name: str, distribution: Any) -> Categorical:
+def as_categorical(name: str, distribution: Any) -> Categorical:
+    """Check that a distribution is Categorical, and return it."""
     if not isinstance(distribution, Categorical):
         raise TypeError(f"{name} must be a Categorical, got {type(distribution).__name__}: ACER lists all actions.")
     return distribution

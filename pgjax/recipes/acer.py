@@ -11,7 +11,7 @@ from flax import struct
 
 import pgjax as pg
 from pgjax import _checks
-from pgjax.estimators.replayed import expected_value
+from pgjax.estimators.replayed import as_categorical, expected_value
 from pgjax.recipes import windows as replay
 from pgjax.recipes.acting import as_functions
 from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
@@ -40,7 +40,7 @@ class State:
     average: Any  # averaged parameters: the trust region is around their policy
     opt_state: Any
     rollout: pg.RolloutState
-    windows: pg.Trajectory  # the latest windows, leaves [capacity, T, B, ...]; extras are the behaviour's distributions
+    windows: pg.Trajectory  # the latest, leaves [capacity, T, B, ...]; extras are the fields of what acted
     key: Array
     update: Array  # int32, updates done
     hyper: Hyper
@@ -131,8 +131,8 @@ def make_train(
     critic: Any = functions.value
 
     def acting(params: Any, obs: Any) -> tuple[Any, Any]:
-        distribution = policy(params, obs)
-        return distribution, distribution  # all of it is stored with the window
+        distribution = as_categorical("what policy returns", policy(params, obs))
+        return distribution, {"logits": distribution.logits, "mask": distribution.mask}  # stored with the window
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
         adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
@@ -164,8 +164,8 @@ def make_train(
             params, average, opt_state = carry
             window = replay.take_windows(windows, rows)
             grads, info = pg.acer(
-                params, replace(window, extras=None), policy=policy, critic=critic, behaviour=window.extras,
-                average_params=average, discount=hyper.discount, lam=hyper.lam, clip_rho=hyper.clip_rho,
+                params, replace(window, extras=None), policy=policy, critic=critic,
+                behaviour=pg.Categorical(**window.extras), average_params=average, discount=hyper.discount, lam=hyper.lam, clip_rho=hyper.clip_rho,
                 max_divergence=hyper.max_divergence, value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef,
             )  # fmt: skip
             updates, opt_state = transform.update(grads, opt_state, params)

@@ -48,7 +48,9 @@ def replayed(keys: jax.Array, state: Any, data: Any, settings: Any) -> dict[str,
                 columns.append({k: getattr(data, k)[:, b] for k in (*NAMES, "behaviour")})
             else:
                 column = {k: getattr(state.windows, k)[r, :, b] for k in NAMES}
-                columns.append(column | {"behaviour": probabilities(np.eye(2), state.windows.extras.logits[r, :, b])})
+                columns.append(
+                    column | {"behaviour": probabilities(np.eye(2), state.windows.extras["logits"][r, :, b])}
+                )
         window = SimpleNamespace(**{k: np.stack([x[k] for x in columns], 1) for k in columns[0]})
         window.done = window.terminated | window.truncated
         steps.append(window)

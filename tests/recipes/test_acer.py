@@ -23,9 +23,9 @@ def test_the_new_window_is_stored_with_what_acted_and_its_ratios_are_one() -> No
         window = jax.tree.map(lambda x: x[number % 3], state.windows)  # noqa: B023
         now = recipe.policy(before.params, window.obs)
         np.testing.assert_allclose(now.log_prob(window.action), window.log_prob, atol=1e-6)
-        np.testing.assert_allclose(now.logits, window.extras.logits, atol=1e-6)
+        np.testing.assert_allclose(now.logits, window.extras["logits"], atol=1e-6)
         moved = recipe.policy(state.params, window.obs)
-        assert np.abs(moved.logits - window.extras.logits).max() > 1e-3
+        assert np.abs(moved.logits - window.extras["logits"]).max() > 1e-3
 
 
 def test_windows_come_back_whole_each_column_from_a_row_of_its_own() -> None:
@@ -59,7 +59,7 @@ def test_the_default_networks_judge_every_action_and_actions_must_be_discrete() 
         state = jax.eval_shape(recipe.init, jax.random.key(0))
         after, _ = jax.eval_shape(recipe.update, state)
         assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state)]
-        assert state.windows.extras.logits.shape == (2, 3, 2, num_actions)
+        assert state.windows.extras["logits"].shape == (2, 3, 2, num_actions)
         assert jax.eval_shape(recipe.value, state.params, state.rollout.obs).shape == (2,)
     with pytest.raises(TypeError, match="ACER needs a discrete action space here"):
         acer.make_train(*gymnax.make("Pendulum-v1"))
