@@ -165,7 +165,8 @@ def make_train(
             window = replay.take_windows(windows, rows)
             grads, info = pg.acer(
                 params, replace(window, extras=None), policy=policy, critic=critic,
-                behaviour=pg.Categorical(**window.extras), average_params=average, discount=hyper.discount, lam=hyper.lam, clip_rho=hyper.clip_rho,
+                behaviour=pg.Categorical(**window.extras), average_params=average, discount=hyper.discount,
+                lam=hyper.lam, clip_rho=hyper.clip_rho,
                 max_divergence=hyper.max_divergence, value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef,
             )  # fmt: skip
             updates, opt_state = transform.update(grads, opt_state, params)
