@@ -85,6 +85,10 @@ def critic(obs: Any, action: Any) -> Any:
     return obs.sum(-1) * jnp.cos(action.astype(obs.dtype))
 
 
+def action_values(params: Any, obs: Any) -> Any:
+    return jnp.cos(obs @ params["actor"])
+
+
 def bits_policy(params: Any, obs: Any) -> Any:
     return pg.Bernoulli(obs @ params["actor"][:, :FEATURES])
 
@@ -262,6 +266,12 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         {"discount": d.number(), "clip_rho": 1 + d.number(), "entropy_coef": d.number()},
         {"policy": policy, "value": value},
     ),
+    "acer": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"behaviour": pg.Categorical(d.normal(T, B, ACTIONS)), "discount": d.number(), "clip_rho": 1 + d.number()},
+        {"policy": policy, "critic": action_values},
+    ),
+    "project_to_halfspace": lambda d: Case((d.normal(T, B, FEATURES), d.normal(T, B, FEATURES)), {"bound": d.number()}),
     "n_step_actor_critic": lambda d: Case(
         (d.params(), d.trajectory()),
         {"discount": d.number(), "value_coef": d.number(), "entropy_coef": d.number()},

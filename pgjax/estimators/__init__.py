@@ -35,6 +35,7 @@ from pgjax.estimators.multistep import n_step_actor_critic, upgo_actor_critic
 from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_gradient, square_scores
 from pgjax.estimators.pathwise import pathwise_gradient
 from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
+from pgjax.estimators.replayed import acer, project_to_halfspace
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -47,6 +48,7 @@ __all__ = [
     "RecursionState",
     "Surrogate",
     "accumulating_trace",
+    "acer",
     "action_distribution",
     "actor_critic",
     "aggressive_coefficient",
@@ -77,6 +79,7 @@ __all__ = [
     "pathwise_gradient",
     "ppo",
     "ppo_objective",
+    "project_to_halfspace",
     "reinforce",
     "sampled_gradient",
     "scale_by_storm",

@@ -42,6 +42,13 @@ RANGES: dict[str, str] = {
     "value_coef": _NONNEGATIVE,
     "max_grad_norm": _POSITIVE,
     "anneal": _UNIT,
+    "clip_rho": _POSITIVE,
+    "clip_c": _POSITIVE,
+    "clip_pg_rho": _POSITIVE,
+    "decay": _UNIT,
+    "eps": _NONNEGATIVE,
+    "max_divergence": _POSITIVE,
+    "average_decay": _UNIT,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 
