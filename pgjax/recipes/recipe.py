@@ -35,6 +35,9 @@ RANGES: dict[str, str] = {
     "value_coef": _NONNEGATIVE,
     "max_grad_norm": _POSITIVE,
     "anneal": _UNIT,
+    "kl_coef": _NONNEGATIVE,
+    "kl_target": _POSITIVE,
+    "kl_factor": _POSITIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

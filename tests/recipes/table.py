@@ -11,16 +11,18 @@ from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_penalty
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, kl_ppo, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
+ROWS = world.NUM_ENVS * world.NUM_STEPS
 SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 FUNCTIONS = {"policy": world.policy, "value": world.value, "init_params": world.init_params}
 
@@ -37,6 +39,8 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    given: Callable[..., dict[str, Any]] = lambda entry, keys, state: {}  # what else derive is told: draws, memories
+    start: Callable[..., Any] = lambda key, rollout: rollout  # where the rollout of an update starts
 
     def make(self, **settings: Any) -> pg.recipes.Recipe:
         """The recipe in the small world, or in another."""
@@ -45,6 +49,12 @@ class Entry:
         return self.module.make_train(
             *world.world(), **{**SIZES, "total_steps": total, **functions, **self.settings, **settings}
         )
+
+
+def shuffled(entry: Entry, keys: Any, state: Any) -> dict[str, Any]:
+    """The order of the rows, of a recipe that goes through them in minibatches."""
+    counts = {name: entry.settings[name] for name in ("num_epochs", "num_minibatches")}
+    return {"order": np.asarray(order(keys[entry.keys.index("shuffle")], **counts))}
 
 
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
@@ -66,6 +76,17 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
+        given=shuffled,
+    ),
+    "kl_ppo": Entry(
+        kl_ppo,
+        COMMON | CRITIC | {"kl_coef": 0.5, "kl_target": 0.03, "kl_factor": 3.0},
+        CHANGES | CRITIC_CHANGES | {"kl_coef": (0.0, 20.0), "kl_target": (np.inf, 1e-4), "kl_factor": (1.0, 5.0)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "kl_coef": 1.0, "kl_target": 0.01, "kl_factor": 2.0},
+        derivations_penalty.kl_ppo,
+        {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
+        ("next", "act", "shuffle"),
+        given=lambda entry, keys, state: shuffled(entry, keys, state) | {"kl_coef": state.kl_coef},
     ),
 }
 
@@ -139,9 +160,11 @@ def window(key: jax.Array, params: Any, rollout: Any) -> Any:
     )
 
 
-@jax.jit
-def order(key: jax.Array) -> jax.Array:
-    """The rows of each minibatch of PPO, [epochs, minibatches, rows]."""
-    rows = jnp.arange(world.NUM_STEPS * world.NUM_ENVS).reshape(world.NUM_STEPS, world.NUM_ENVS)
-    settings = {name: RECIPES["ppo"].settings[name] for name in ("num_epochs", "num_minibatches")}
-    return pg.epochs(key, 0, rows, step=lambda carry, index: (carry, index), **settings)[1]
+@functools.partial(jax.jit, static_argnames=("num_epochs", "num_minibatches", "size"))
+def order(key: jax.Array, *, num_epochs: int, num_minibatches: int, size: int = ROWS) -> jax.Array:
+    """The rows of each minibatch, [epochs, minibatches, rows]."""
+    rows = jnp.arange(size)
+    return pg.epochs(
+        key, 0, rows, step=lambda carry, index: (carry, index), num_epochs=num_epochs, num_minibatches=num_minibatches,
+        num_axes=1,
+    )[1]  # fmt: skip
