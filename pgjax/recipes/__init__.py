@@ -1,6 +1,6 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
-from pgjax.recipes import a2c, kl_ppo, ppo, reinforce
+from pgjax.recipes import a2c, kl_ppo, ppg, ppo, reinforce
 from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
@@ -23,6 +23,7 @@ __all__ = [
     "episode_metrics",
     "kl_ppo",
     "normalized",
+    "ppg",
     "ppo",
     "reinforce",
     "require_divisor",

@@ -35,6 +35,7 @@ RANGES: dict[str, str] = {
     "value_coef": _NONNEGATIVE,
     "max_grad_norm": _POSITIVE,
     "anneal": _UNIT,
+    "clone_coef": _NONNEGATIVE,
     "kl_coef": _NONNEGATIVE,
     "kl_target": _POSITIVE,
     "kl_factor": _POSITIVE,

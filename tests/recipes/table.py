@@ -12,13 +12,14 @@ from typing import Any
 
 import derivations
 import derivations_penalty
+import derivations_ppg
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, kl_ppo, ppo, reinforce
+from pgjax.recipes import a2c, kl_ppo, ppg, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
@@ -39,6 +40,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    split: Callable[..., Any] = lambda entry, key: jax.random.split(key, len(entry.keys))
     given: Callable[..., dict[str, Any]] = lambda entry, keys, state: {}  # what else derive is told: draws, memories
     start: Callable[..., Any] = lambda key, rollout: rollout  # where the rollout of an update starts
 
@@ -57,6 +59,19 @@ def shuffled(entry: Entry, keys: Any, state: Any) -> dict[str, Any]:
     return {"order": np.asarray(order(keys[entry.keys.index("shuffle")], **counts))}
 
 
+def split_for_phases(entry: Entry, key: jax.Array) -> jax.Array:
+    """The keys of an update with two phases: that of the second is split from what the first leaves."""
+    left, act_key, shuffle_key = jax.random.split(key, 3)
+    next_key, aux_key = jax.random.split(left)
+    return jnp.stack([next_key, act_key, shuffle_key, aux_key])
+
+
+def shuffled_twice(entry: Entry, keys: Any, state: Any) -> dict[str, Any]:
+    """The order of the rows in both phases."""
+    counts = {"num_epochs": entry.settings["num_aux_epochs"], "num_minibatches": entry.settings["num_minibatches"]}
+    return shuffled(entry, keys, state) | {"aux_order": np.asarray(order(keys[3], **counts))}
+
+
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
 CRITIC = {"lam": 0.8, "value_coef": 0.5, "entropy_coef": 0.3}
 CHANGES = {"learning_rate": (0.0, 0.2), "discount": (0.0, 1.0), "max_grad_norm": (np.inf, 0.1), "anneal": (0.0, 0.5)}
@@ -65,6 +80,15 @@ LEARNER = {"learning_rate": 0.1, "discount": 0.8, "max_grad_norm": 1e9}
 
 RECIPES = {
     "reinforce": Entry(reinforce, COMMON, CHANGES, LEARNER, derivations.reinforce, critic=False),
+    "reinforce, standardized": Entry(
+        reinforce,
+        COMMON,
+        CHANGES,
+        LEARNER,
+        derivations.standardized_reinforce,
+        {"standardized": True, "baseline": None},
+        critic=False,
+    ),
     "a2c": Entry(
         a2c, COMMON | CRITIC, CHANGES | CRITIC_CHANGES, LEARNER | CRITIC | {"entropy_coef": 0.0}, derivations.a2c
     ),
@@ -87,6 +111,20 @@ RECIPES = {
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
         given=lambda entry, keys, state: shuffled(entry, keys, state) | {"kl_coef": state.kl_coef},
+    ),
+    "ppg": Entry(
+        ppg,
+        COMMON | CRITIC | {"clip": 0.05, "clone_coef": 1.5},
+        CHANGES | CRITIC_CHANGES | {"clip": (1e9, 0.02), "clone_coef": (0.0, 10.0)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "clip": 0.2, "clone_coef": 10.0},
+        derivations_ppg.ppg,
+        {
+            "num_iterations": 1, "num_epochs": 2, "num_minibatches": 4, "num_aux_epochs": 2,
+            "normalize_rewards": False, "auxiliary": world.auxiliary,
+        },
+        ("next", "act", "shuffle", "aux"),
+        split=split_for_phases,
+        given=shuffled_twice,
     ),
 }
 

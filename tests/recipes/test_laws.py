@@ -24,7 +24,7 @@ def derived(name: str, lane: tuple[str, Any], number: str = "first", adam: Adam 
     """(tables, adam, metrics, rollout) after an update, re-derived from the state before it."""
     run = subject(name)
     before = getattr(run, number)[0]
-    keys = jax.vmap(lambda key: jax.random.split(key, len(run.entry.keys)))(before.key)
+    keys = jax.vmap(lambda key: run.entry.split(run.entry, key))(before.key)
     start = jax.vmap(run.entry.start)(keys, before.rollout)
     rollout, trajectory = run.lane(window(keys[:, 1], before.params, start), *lane)
     data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
@@ -138,6 +138,16 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
         return call
 
+    scan = jax.lax.scan
+
+    def opened(f: Any, init: Any, xs: Any = None, length: int | None = None, **kwargs: Any) -> Any:
+        """Run a scan of one step as the body that it is, so that the keys in it can be told."""
+        if (length or len(jax.tree.leaves(xs)[0])) > 1:
+            return scan(f, init, xs, length, **kwargs)
+        carry, out = f(init, jax.tree.map(lambda x: x[0], xs))
+        return carry, jax.tree.map(lambda x: x[None], out)
+
+    monkeypatch.setattr(jax.lax, "scan", opened)
     for verb in ("init_rollout", "rollout", "epochs"):
         monkeypatch.setattr(pg, verb, recorded(getattr(pg, verb)))
     recipe = RECIPES[name].make(init_params=recorded(world.init_params))  # a new one: nothing of it is traced yet
