@@ -1,6 +1,6 @@
 """One file for each published algorithm, to be copied and changed: library calls in the order of the paper."""
 
-from pgjax.recipes import a2c, kl_ppo, ppg, ppo, reinforce
+from pgjax.recipes import a2c, grpo, kl_ppo, ppg, ppo, reinforce
 from pgjax.recipes.acting import Functions, Normalized, as_functions, normalized, swap_time
 from pgjax.recipes.recipe import (
     Recipe,
@@ -21,6 +21,7 @@ __all__ = [
     "check_hyper",
     "count_updates",
     "episode_metrics",
+    "grpo",
     "kl_ppo",
     "normalized",
     "ppg",

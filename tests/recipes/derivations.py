@@ -37,7 +37,8 @@ def unflat(vector: Array, tables: tuple[Array, Array]) -> tuple[Array, Array]:
 
 def descend(tables: Any, adam: Adam, gradient: Array, hyper: Any, progress: float) -> tuple[Any, Adam]:
     """Adam on the gradient, scaled down to a norm, with a learning rate that falls linearly."""
-    clipped = gradient * min(1.0, hyper["max_grad_norm"] / np.linalg.norm(gradient))
+    norm = np.linalg.norm(gradient)
+    clipped = gradient * min(1.0, hyper["max_grad_norm"] / norm if norm else 1.0)
     change, adam = adam.step(clipped, hyper["learning_rate"] * (1 - hyper["anneal"] * progress))
     return unflat(flat(tables) + change, tables), adam
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_groups
 import derivations_penalty
 import derivations_ppg
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, kl_ppo, ppg, ppo, reinforce
+from pgjax.recipes import a2c, grpo, kl_ppo, ppg, ppo, reinforce
 
 LANES = 16
 NUM_UPDATES = 300
@@ -70,6 +71,20 @@ def shuffled_twice(entry: Entry, keys: Any, state: Any) -> dict[str, Any]:
     """The order of the rows in both phases."""
     counts = {"num_epochs": entry.settings["num_aux_epochs"], "num_minibatches": entry.settings["num_minibatches"]}
     return shuffled(entry, keys, state) | {"aux_order": np.asarray(order(keys[3], **counts))}
+
+
+def grouped(keys: Any, rollout: Any) -> Any:
+    """New episodes, the same in both members of each pair of environments."""
+    env, env_params = world.world()
+    start = pg.init_rollout(keys[2], env, env_params, num_envs=world.NUM_ENVS)
+    first = world.NUM_ENVS // 2 * [0, 1]
+    return jax.tree.map(lambda x: x[jnp.arange(world.NUM_ENVS) - jnp.array(first)], start)
+
+
+def whole_episodes(entry: Entry, keys: Any, state: Any) -> dict[str, Any]:
+    """The order of the environments."""
+    counts = {name: entry.settings[name] for name in ("num_epochs", "num_minibatches")}
+    return {"order": np.asarray(order(keys[3], size=world.NUM_ENVS, **counts))}
 
 
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
@@ -125,6 +140,22 @@ RECIPES = {
         ("next", "act", "shuffle", "aux"),
         split=split_for_phases,
         given=shuffled_twice,
+    ),
+    "grpo": Entry(
+        grpo,
+        COMMON | {"clip": 0.05, "kl_coef": 0.3},
+        CHANGES | {"clip": (1e9, 0.02), "kl_coef": (0.0, 5.0)},
+        LEARNER | {"clip": 0.2, "kl_coef": 0.0},
+        derivations_groups.rloo,
+        {
+            "group_size": 2, "advantage": "rloo", "num_epochs": 2, "num_minibatches": 2,
+            "reference": derivations_groups.REFERENCE,
+        },
+        ("next", "act", "start", "shuffle"),
+        critic=False,
+        split=lambda entry, key: jax.random.split(key, 5),
+        start=grouped,
+        given=whole_episodes,
     ),
 }
 
