@@ -84,12 +84,8 @@ def make_train(
     References:
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
     """
-    weight_baseline = baseline
-    if standardized:  # what it takes off the returns leaves their standard scores
-
-        def weight_baseline(returns: Array) -> Array:
-            return returns - pg.standardize(returns if baseline is None else returns - baseline(returns))
-
+    if standardized:
+        baseline = _standardizing(baseline)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     policy, _, init_params, policy_state = as_functions(
         env, env_params, num_envs=num_envs, model=model, policy=policy, init_params=init_params,
@@ -113,9 +109,8 @@ def make_train(
             act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=num_steps
         )
         grads, info = pg.reinforce(
-            state.params, trajectory, policy=policy, discount=hyper.discount, baseline=weight_baseline,
-            state=state.rollout,
-        )  # fmt: skip
+            state.params, trajectory, policy=policy, discount=hyper.discount, baseline=baseline, state=state.rollout
+        )
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -123,3 +118,8 @@ def make_train(
         return State(params, opt_state, rollout, key, state.update + 1, hyper), metrics | episode_metrics(rollout)
 
     return Recipe(init, update, num_updates, policy)
+
+
+def _standardizing(baseline: Callable[[Array], Array] | None) -> Callable[[Array], Array]:
+    """What is to be taken off the returns to leave the standard scores of what the baseline leaves."""
+    return lambda returns: returns - pg.standardize(returns if baseline is None else returns - baseline(returns))
