@@ -1,202 +1,270 @@
 """Show three ways in which PPO with a clip fails on problems of one step, and what repairs each.
 
-After Hsu, Mendler-Dünner and Hardt (2020), Revisiting design choices in proximal policy optimization: a normal policy
-leaves the region in which rewards are paid and does not come back; a softmax policy settles on an action that is not
-the best; what a normal policy finds depends on where it starts. Repairs are a Beta or a discretised policy, and a
-penalty on the divergence in place of the clip. Each is `recipes.ppo` or `recipes.kl_ppo`, over many seeds.
+After Hsu, Mendler-Dünner and Hardt (2020), Revisiting design choices in proximal policy optimization. Writes
+ppo_failures.json, ppo_failures.md and a figure; with --docs the page and the figure of the documentation as well.
 """
 
 import argparse
-import dataclasses
-import json
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import COLOURS, axes, quick_to_compile, save, setting, write_json
-from flax import struct
-from gymnax.environments import environment, spaces
+import optax
+from common import COLOURS, axes, quick_to_compile, save, setting, table, write_json
 
 import pgjax as pg
 
-GAUSSIAN, BETA, POINTS, SOFTMAX = "normal", "Beta", "11 points", "softmax"
-CLIP, FORWARD, REVERSE = "clip", "forward", "reverse"
-NUM_POINTS = 11
-
-
-@struct.dataclass
-class BanditState(environment.EnvState):
-    time: Any
-
-
-class Bandit(environment.Environment[BanditState, environment.EnvParams]):
-    """One step: an action, its reward, the end.
-
-    Args:
-        reward: reward(action) -> scalar, reward units.
-        num_actions: how many there are; None for one number in [-1, 1], beyond which an action is taken as it is.
-    """
-
-    def __init__(self, reward: Any, num_actions: int | None = None):
-        super().__init__()
-        self.reward, self.num_actions = reward, num_actions
-
-    @property
-    def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=10)
-
-    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, BanditState]:
-        return jnp.ones(1), BanditState(time=jnp.int32(0))
-
-    def step_env(self, key: jax.Array, state: BanditState, action: Any, params: Any) -> tuple[Any, ...]:
-        reward = self.reward(action if self.num_actions else action[0])
-        return jnp.ones(1), BanditState(time=state.time + 1), reward, jnp.bool_(True), {}
-
-    def action_space(self, params: Any = None) -> Any:
-        return spaces.Discrete(self.num_actions) if self.num_actions else spaces.Box(-1.0, 1.0, (1,))
-
-    def observation_space(self, params: Any = None) -> spaces.Box:
-        return spaces.Box(1.0, 1.0, (1,))
+NORMAL, BETA, POINTS, SOFTMAX = "normal", "Beta", "points", "softmax"
+CLIP, FORWARD, REVERSE = "clip", "forward penalty", "reverse penalty"
+NUM_POINTS, NUM_ACTIONS = 11, 100
+SOLVED = 0.8  # mean reward of the last policy; the best action of each problem earns 1
 
 
 class Policy(NamedTuple):
-    """A distribution without an observation: how it starts, and how its parameters make it."""
+    """A distribution without an observation: its parameters at the start, what they make, what an action stands for."""
 
     start: Any
     of: Any
+    act: Any = lambda action: action[..., 0]
 
 
 def normal(mean: float, std: float) -> Policy:
-    return Policy(
-        {"mean": jnp.full(1, mean), "log_std": jnp.full(1, np.log(std))},
-        lambda x: pg.Normal(x["mean"], jnp.exp(x["log_std"])),
-    )
+    start = {"mean": jnp.full(1, mean), "log_std": jnp.full(1, np.log(std))}
+    return Policy(start, lambda x: pg.Normal(x["mean"], jnp.exp(x["log_std"])))
 
 
 def beta() -> Policy:
-    """Uniform but for a little: as `networks.BetaPolicy` starts, with both parameters 1 + softplus(0)."""
-    return Policy(
-        jnp.zeros((2, 1)),
-        lambda x: pg.Beta(
-            1.0 + jax.nn.softplus(x[..., 0, :]), 1.0 + jax.nn.softplus(x[..., 1, :]), low=-1.0, high=1.0
-        ),
-    )
+    """On the box from -1 to 1, as `networks.BetaPolicy` starts."""
+    return Policy(jnp.zeros((2, 1)), lambda x: pg.Beta(*(1.0 + jax.nn.softplus(x)), low=-1.0, high=1.0))
 
 
 def points() -> Policy:
-    return Policy(jnp.zeros((1, NUM_POINTS)), lambda x: pg.MultiCategorical([x[..., 0, :]]))
+    """Points at equal distances on that box, as `envs.DiscretizedAction` has them."""
+    act = lambda action: -1.0 + 2.0 * action / (NUM_POINTS - 1)  # noqa: E731
+    return Policy(jnp.zeros(NUM_POINTS), pg.Categorical, act)
 
 
-def softmax(num_actions: int) -> Policy:
-    return Policy(jnp.zeros(num_actions), pg.Categorical)
+def softmax() -> Policy:
+    return Policy(jnp.zeros(NUM_ACTIONS), pg.Categorical, lambda action: action)
 
 
-def hill(action: jax.Array) -> jax.Array:
+def bounded(action: jax.Array) -> jax.Array:
     """1 at 0.5, falling by the square of the distance; nothing beyond the box."""
     return jnp.where(jnp.abs(action) <= 1.0, 1.0 - jnp.square(action - 0.5), 0.0)
 
 
 def rare(action: jax.Array) -> jax.Array:
-    """1 for one action of many, 0.5 for some, 0 for the others."""
+    """1 for one action of a hundred, 0.5 for ten, 0 for the others."""
     return jnp.where(action == 0, 1.0, jnp.where(action <= 10, 0.5, 0.0))
 
 
 def two_hills(action: jax.Array) -> jax.Array:
     """1 at 0.8, and 0.5 at -0.2."""
-    return jnp.exp(-0.5 * jnp.square((action - 0.8) / 0.15)) + 0.5 * jnp.exp(-0.5 * jnp.square((action + 0.2) / 0.15))
+    hill = lambda at: jnp.exp(-0.5 * jnp.square((action - at) / 0.15))  # noqa: E731
+    return hill(0.8) + 0.5 * hill(-0.2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A problem, the policies that are tried on it, and how."""
+class Failure(NamedTuple):
+    """A problem and the policies that are tried on it: the first with a clip is the one that fails."""
 
     title: str
     claim: str
     reward: Any
-    policies: dict[str, Policy]
-    methods: tuple[tuple[str, str], ...]  # (policy, objective); the first is the one that fails
-    repairs: tuple[tuple[str, str], ...]  # those of which the paper says so
-    num_actions: int | None = None
-    make: dict[str, Any] = dataclasses.field(default_factory=dict)
-    hyper: dict[str, float] = dataclasses.field(default_factory=dict)
+    methods: tuple[tuple[str, str, Policy], ...]
+    repairs: tuple[str, ...]  # those of which the paper says that they do
+    learning_rate: float
+    kl_coef: float
+    batch: int
 
 
-CONTINUOUS = ((GAUSSIAN, CLIP), (BETA, CLIP), (POINTS, CLIP), (GAUSSIAN, FORWARD), (GAUSSIAN, REVERSE))
+def on_the_box(start: Policy) -> tuple[tuple[str, str, Policy], ...]:
+    return (
+        (NORMAL, CLIP, start), (BETA, CLIP, beta()), (POINTS, CLIP, points()), (NORMAL, FORWARD, start),
+        (NORMAL, REVERSE, start),
+    )  # fmt: skip
+
+
 FAILURES = {
     "bounded": Failure(
         "Rewards that vanish outside a bounded region",
-        "A normal policy is carried out of the region by its own steps, where no reward leads back.",
-        hill,
-        {GAUSSIAN: normal(0.0, 0.5), BETA: beta(), POINTS: points()},
-        CONTINUOUS,
-        ((BETA, CLIP), (POINTS, CLIP), (GAUSSIAN, FORWARD), (GAUSSIAN, REVERSE)),
-        hyper={"learning_rate": 0.1},
+        "A normal policy is carried out of the region by its own steps; where every reward is 0, nothing leads back.",
+        bounded,
+        on_the_box(normal(0.0, 0.5)),
+        (f"{BETA}, {CLIP}", f"{POINTS}, {CLIP}", f"{NORMAL}, {FORWARD}", f"{NORMAL}, {REVERSE}"),
+        0.1,
+        1.0,
+        32,
     ),
     "rare": Failure(
         "A high reward that is rarely met",
-        "A softmax policy settles on an action that is good enough before it has met the best.",
+        "A softmax policy settles on actions that are good enough before it has met the best often enough.",
         rare,
-        {SOFTMAX: softmax(100)},
-        ((SOFTMAX, CLIP), (SOFTMAX, FORWARD), (SOFTMAX, REVERSE)),
-        ((SOFTMAX, FORWARD), (SOFTMAX, REVERSE)),
-        num_actions=100,
-        hyper={"learning_rate": 0.1},
+        tuple((SOFTMAX, objective, softmax()) for objective in (CLIP, FORWARD, REVERSE)),
+        (f"{SOFTMAX}, {FORWARD}", f"{SOFTMAX}, {REVERSE}"),
+        0.1,
+        1.0,
+        32,
     ),
     "start": Failure(
-        "An action that is best nearby, where the policy starts",
-        "A normal policy that starts near a lower hill stays on it.",
+        "A good action near the start, and a better one further off",
+        "A normal policy that starts on the lower hill stays there.",
         two_hills,
-        {GAUSSIAN: normal(-0.2, 0.3), BETA: beta(), POINTS: points()},
-        CONTINUOUS,
-        ((BETA, CLIP), (POINTS, CLIP)),
-        hyper={"learning_rate": 0.05},
+        on_the_box(normal(-0.2, 0.3)),
+        (f"{BETA}, {CLIP}", f"{POINTS}, {CLIP}"),
+        0.05,
+        1.0,
+        32,
     ),
 }
-COMMON: dict[str, Any] = {"num_envs": 32, "num_steps": 1, "num_epochs": 10, "num_minibatches": 1}
-HYPER = {"anneal": 0.0, "entropy_coef": 0.0, "max_grad_norm": 1e9}
+NUM_EPOCHS, CLIP_RANGE = 10, 0.2
 
 
-def recipe_of(failure: Failure, policy: str, objective: str, num_updates: int) -> pg.recipes.Recipe:
-    """The run of one line of the figure."""
-    start, of = failure.policies[policy]
-    env: Any = Bandit(failure.reward, failure.num_actions)
-    env_params = env.default_params
-    if policy == POINTS:
-        env = pg.envs.DiscretizedAction(env, NUM_POINTS)
+def learn(
+    key: jax.Array, failure: Failure, policy: Policy, objective: str, num_updates: int
+) -> tuple[jax.Array, jax.Array]:
+    """Train one policy on one problem: the mean reward of each batch, and of many actions of the last policy."""
+    transform = optax.adam(failure.learning_rate, eps=1e-5)
 
-    def act(params: Any, obs: jax.Array) -> Any:
-        return of(jax.tree.map(lambda x: jnp.broadcast_to(x, (*obs.shape[:-1], *x.shape)), params["actor"]))
+    def loss(params: Any, old: Any, action: jax.Array, log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+        new = policy.of(params)
+        log_ratio = new.log_prob(action) - log_prob
+        if objective == CLIP:
+            return jnp.mean(pg.ppo_clip_loss(log_ratio, advantage, clip=CLIP_RANGE))
+        kl = old.kl_divergence(new) if objective == FORWARD else new.kl_divergence(old)
+        kl = jnp.broadcast_to(kl, log_ratio.shape)
+        return jnp.mean(pg.kl_penalty_loss(log_ratio, advantage, kl=kl, coefficient=failure.kl_coef))
 
-    make = {**COMMON, **failure.make}
-    make |= {"total_steps": num_updates * make["num_envs"] * make["num_steps"], "normalize_rewards": False}
-    functions = {
-        "policy": act,
-        "value": lambda params, obs: jnp.broadcast_to(params["critic"], obs.shape[:-1]),
-        "init_params": lambda key: {"actor": start, "critic": jnp.zeros(())},
-    }
-    if objective == CLIP:
-        return pg.recipes.ppo.make_train(env, env_params, **make, **functions)
-    return pg.recipes.kl_ppo.make_train(env, env_params, **make, **functions, penalty=objective)
+    def update(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        params, opt_state = carry
+        old = policy.of(params)
+        action = jax.vmap(old.sample)(jax.random.split(key, failure.batch))
+        reward = failure.reward(policy.act(action))
+        data = (old, action, old.log_prob(action), pg.standardize(reward))
+
+        def step(carry: Any, _: Any) -> tuple[Any, None]:
+            params, opt_state = carry
+            updates, opt_state = transform.update(jax.grad(loss)(params, *data), opt_state)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, (params, opt_state), length=NUM_EPOCHS)[0], reward.mean()
+
+    key, last_key = jax.random.split(key)
+    start = (policy.start, transform.init(policy.start))
+    (params, _), rewards = jax.lax.scan(update, start, jax.random.split(key, num_updates))
+    last = jax.vmap(policy.of(params).sample)(jax.random.split(last_key, 1000))
+    return rewards, failure.reward(policy.act(last)).mean()
 
 
 def measure(name: str, seeds: int, num_updates: int) -> dict[str, dict[str, Any]]:
-    """Mean reward of each method after each update, and of its last policy, over seeds."""
+    """Mean reward of each method over the updates, and the reward of each last policy."""
     failure, found = FAILURES[name], {}
-    for policy, objective in failure.methods:
-        recipe = recipe_of(failure, policy, objective, num_updates)
-        hyper = {**HYPER, **failure.hyper}
-        state, metrics = jax.jit(jax.vmap(lambda key, recipe=recipe, hyper=hyper: recipe(key, **hyper)))(
-            jax.random.split(jax.random.key(0), seeds)
-        )
-        final = np.asarray(metrics["episode_return"][:, -10:].mean(1))
-        found[f"{policy}, {objective}"] = {
-            "curve": np.asarray(metrics["episode_return"].mean(0)).tolist(),
-            "final": final.tolist(),
+    for kind, objective, policy in failure.methods:
+        run = jax.jit(jax.vmap(lambda key, p=policy, o=objective: learn(key, failure, p, o, num_updates)))
+        curve, final = run(jax.random.split(jax.random.key(0), seeds))
+        found[f"{kind}, {objective}"] = {
+            "curve": np.asarray(curve.mean(0)).tolist(),
+            "final": np.asarray(final).tolist(),
             "solved": float(np.mean(final >= SOLVED)),
         }
     return found
 
 
-SOLVED = 0.8
+PAGE = """# Where a clip fails
+
+Three small problems of one step on which PPO with a clip is said to fail, after Hsu, Mendler-Dünner and Hardt (2020),
+*Revisiting design choices in proximal policy optimization*, and what repairs each: a Beta policy, a choice among points
+of the interval, or a penalty on the divergence from the old policy in place of the clip. Objectives, penalties and
+distributions are those of the library, as in `recipes.ppo` and `recipes.kl_ppo`. The verdicts are written by the
+script, from its figures. *This page is written by `python benchmarks/ppo_failures.py --docs docs`; do not edit it.*
+
+![Mean reward over the updates](figures/ppo_failures.png)
+{sections}
+{seeds} seeds, {updates} updates of {epochs} steps of Adam on a whole batch, clip {clip}, standardised rewards for
+advantages. A run is solved if its last policy earns {solved} in the mean, of 1. Measured on {processor} ({device}),
+Python {python}, jax {jax}, pgjax {pgjax}, on {date}, in {seconds:.0f} s.
+"""
+SECTION = """
+## {title}
+
+*The claim.* {claim}
+
+```text
+{table}
+```
+
+{verdict}
+
+Learning rate {learning_rate}, batches of {batch}, weight of the penalties {kl_coef}.
+"""
+
+
+def verdict(name: str, found: dict[str, dict[str, Any]]) -> str:
+    """Say whether the failure showed, and which of the repairs that the paper names repaired it."""
+    failure = FAILURES[name]
+    first = ", ".join(failure.methods[0][:2])
+    broken = found[first]["solved"]
+    shown = "**Found again.**" if broken < 0.5 else "**Not found.**"
+    lines = [f"- {shown} The failure: {first} solves {100 * broken:.0f} % of the runs."]
+    for repair in failure.repairs:
+        share = found[repair]["solved"]
+        word = "**Found again.**" if broken < 0.5 and share > broken + 0.3 else "**Not found.**"
+        lines.append(f"- {word} The repair: {repair} solves {100 * share:.0f} %.")
+    return "\n".join(lines)
+
+
+def page(results: dict[str, Any], options: argparse.Namespace, seconds: float) -> str:
+    sections = []
+    for name, found in results.items():
+        rows = [
+            [method, f"{100 * x['solved']:.0f} %", f"{np.mean(x['final']):.2f}", f"{np.min(x['final']):.2f}"]
+            for method, x in found.items()
+        ]
+        cells = table(["policy, objective", "solved", "mean reward", "worst seed"], rows)
+        failure = FAILURES[name]._asdict()
+        sections.append(SECTION.format(**failure, table=cells, verdict=verdict(name, found)))
+    return PAGE.format(
+        sections="".join(sections), seeds=options.seeds, updates=options.updates, epochs=NUM_EPOCHS, clip=CLIP_RANGE,
+        solved=SOLVED, seconds=seconds, **setting(),
+    )  # fmt: skip
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    figure, panels = axes(len(results), width=4.2)
+    for panel, (name, found) in zip(panels, results.items(), strict=True):
+        for colour, (method, x) in zip(COLOURS, found.items(), strict=False):
+            panel.plot(x["curve"], color=colour, label=method, linewidth=1.2)
+        panel.set(xlabel="updates", title=FAILURES[name].title)
+        panel.legend(frameon=False, fontsize=7)
+    panels[0].set_ylabel("mean reward")
+    save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/ppo_failures"))
+    parser.add_argument("--docs", type=Path, help="folder of the documentation whose page and figure to write anew")
+    parser.add_argument("--seeds", type=int, default=64)
+    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--fast", action="store_true", help="two updates, to see that everything runs")
+    options = parser.parse_args()
+    if options.fast:
+        options.seeds, options.updates = 2, 2
+        quick_to_compile()
+    started = time.perf_counter()
+    results = {}
+    for name in FAILURES:
+        results[name] = measure(name, options.seeds, options.updates)
+        print(f"{FAILURES[name].title}\n{verdict(name, results[name])}\n", flush=True)
+    text = page(results, options, time.perf_counter() - started)
+    write_json(options.out / "ppo_failures.json", {"problems": results})
+    for folder in [options.out, *([options.docs] if options.docs else [])]:
+        draw(results, folder / "figures" / "ppo_failures.png")
+        (folder / "ppo_failures.md").write_text(text)
+    print(f"figure, page and figures in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,15 @@ from flax import linen, nnx
 from probes import coin, collect, start
 
 import pgjax as pg
-from pgjax.envs import DiscretizedAction, FiveValueAdapter, FlattenObservation, OneHotObservation, PooledReset, TimeLimit, Wrapper
+from pgjax.envs import (
+    DiscretizedAction,
+    FiveValueAdapter,
+    FlattenObservation,
+    OneHotObservation,
+    PooledReset,
+    TimeLimit,
+    Wrapper,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FROZEN_LAKE, LAKE_PARAMS = gymnax.make("FrozenLake-misc")
@@ -97,9 +105,9 @@ def test_a_discretised_action_is_a_point_of_the_box_and_the_default_network_choo
 
 def test_only_a_bounded_vector_is_discretised() -> None:
     cartpole, params = gymnax.make("CartPole-v1")
-    with pytest.raises(ValueError, match="^DiscretizedAction needs an environment whose action is a bounded vector"):
+    with pytest.raises(ValueError, match=r"^DiscretizedAction needs an environment whose action is a bounded vector"):
         DiscretizedAction(cartpole, 5).action_space(params)
-    with pytest.raises(ValueError, match="^num_choices must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"^num_choices must be at least 2, got 1"):
         DiscretizedAction(cartpole, 1)
 
 

@@ -162,7 +162,9 @@ def adapt_kl_coefficient(
         for name, x in (("target", target), ("factor", factor), ("tolerance", tolerance))
     )
     changed = jnp.where(
-        kl > tolerance * target, coefficient * factor, jnp.where(kl < target / tolerance, coefficient / factor, coefficient)
+        kl > tolerance * target,
+        coefficient * factor,
+        jnp.where(kl < target / tolerance, coefficient / factor, coefficient),
     )
     bounds = jnp.minimum(coefficient, 1e-8), jnp.maximum(coefficient, 1e8)
     return jax.lax.stop_gradient(jnp.clip(changed, *bounds))

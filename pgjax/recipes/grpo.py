@@ -65,8 +65,8 @@ def make_train(
         rloo: A_i = R_i - mean of the others      dr_grpo: A_i = R_i - mean
         grpo: A_i = (R_i - mean) / deviation      remax: A_i = R_i - what the mode of the policy earns
 
-    Each window starts new episodes, and only the first of each environment counts. R = Σ_t γ^t r_t of it; grpo takes the
-    mean over the steps of an episode in place of their sum, as it was published. With one epoch and one minibatch the
+    Each window starts new episodes, and only the first of each environment counts, R = Σ_t γ^t r_t; grpo takes the mean
+    over the steps of an episode in place of their sum, as it was published. With one epoch and one minibatch the
     gradient of rloo and of remax is unbiased for the discounted objective; grpo's deviation and its mean over steps
     are biases, and dr_grpo's shrinks it to (N-1)/N.
 

@@ -104,7 +104,9 @@ def make_train(
         auxiliary = lambda params, obs: model.apply(params, obs, method="auxiliary")  # noqa: E731
         functions = functions._replace(init_params=lambda key, obs, _: model.init(key, obs, method="phasic"))
     if auxiliary is not None and functions.policy_state is not None:
-        raise ValueError("auxiliary must be None with a recurrent policy, whose value is on the features of the policy.")
+        raise ValueError(
+            "auxiliary must be None with a recurrent policy, whose value is on the features of the policy."
+        )
     if normalize_observations:
         auxiliary = auxiliary and normalized(functions._replace(value=auxiliary)).value
         functions = normalized(functions)

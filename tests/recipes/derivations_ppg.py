@@ -13,9 +13,7 @@ def ppg(tables: Any, adam: Any, data: Any, hyper: Any, progress: float, *, order
     policy_adam, aux_adam = adam if isinstance(adam[0], Adam) else (adam, adam)
     advantage, values = generalised_advantage(data, tables[1], hyper["discount"], hyper["lam"])
     obs, target = data.obs.reshape(-1, data.obs.shape[-1]), (advantage + values).ravel()
-    tables, policy_adam, metrics = ppo(
-        tables, policy_adam, data, hyper | {"value_clip": np.inf}, progress, order=order
-    )
+    tables, policy_adam, metrics = ppo(tables, policy_adam, data, hyper | {"value_clip": np.inf}, progress, order=order)
     before = tables[0]
     aux_losses, divergences = [], []
     for rows in aux_order.reshape(-1, aux_order.shape[-1]):

@@ -198,7 +198,11 @@ def test_the_ratio_is_one_before_the_first_step(name: str) -> None:
     run = subject(name)
     for state in (run.first[1], run.second[1], run.trained[0]):
         still = {"learning_rate": 0.0, "clip": 1e-6}
-        fields = {field: jnp.full_like(getattr(state.hyper, field), x) for field, x in still.items() if field in run.entry.base}
+        fields = {
+            field: jnp.full_like(getattr(state.hyper, field), x)
+            for field, x in still.items()
+            if field in run.entry.base
+        }
         metrics = run.update(state.replace(hyper=state.hyper._replace(**fields)))[1]
         assert np.asarray(metrics["kl"]).max() < 1e-12
         if "clip" in run.entry.base:

@@ -114,7 +114,7 @@ def test_a_memory_and_normalisers_meet_the_clone_where_they_acted() -> None:
     assert abs(metrics["clone_kl"]) < 1e-6
     assert metrics["kl"] < 1e-12
     jax.tree.map(np.testing.assert_array_equal, after.params.network, still.params.network)
-    with pytest.raises(ValueError, match="^auxiliary must be None with a recurrent policy"):
+    with pytest.raises(ValueError, match=r"^auxiliary must be None with a recurrent policy"):
         ppg.make_train(
             *recall.task(), **recall.SIZES, **recall.WITH_MEMORY, **settings, auxiliary=recall.forgetful_value
         )
