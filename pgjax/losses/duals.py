@@ -157,6 +157,7 @@ def adapt_kl_coefficient(
     """
     kl = _checks.as_floating("kl", kl)
     coefficient = _checks.as_scalar_or_shape("coefficient", coefficient, kl.shape)
+    coefficient = coefficient.astype(jnp.promote_types(coefficient.dtype, jnp.float32))
     target, factor, tolerance = (
         _checks.as_scalar_or_shape(name, x, kl.shape)
         for name, x in (("target", target), ("factor", factor), ("tolerance", tolerance))

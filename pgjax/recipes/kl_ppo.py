@@ -108,7 +108,7 @@ def make_train(
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         opt_state = optimizer(numbers, 0.0).init(params)
-        return State(params, opt_state, rollout, scale, numbers.kl_coef, key, jnp.int32(0), numbers)
+        return State(params, opt_state, rollout, scale, jnp.asarray(numbers.kl_coef), key, jnp.int32(0), numbers)
 
     def loss(params: Any, minibatch: Any, hyper: Hyper, kl_coef: Array) -> tuple[Array, Metrics]:
         *data, start = minibatch

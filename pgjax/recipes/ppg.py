@@ -58,7 +58,7 @@ def make_train(
     model: Any = None,
     policy: Any = None,
     value: Any = None,
-    auxiliary: Callable[[Any, Any], Array] | None = None,
+    auxiliary: pg.Value | None = None,
     init_params: Any = None,
     policy_state: Any = None,
     normalize_observations: bool = False,
