@@ -91,6 +91,7 @@ from pgjax.estimators import (
     vtrace_actor_critic,
 )
 from pgjax.losses import (
+    adapt_kl_coefficient,
     binary_weight,
     clipped_value_loss,
     discovered_loss,
@@ -166,6 +167,7 @@ __all__ = [
     "acer",
     "action_distribution",
     "actor_critic",
+    "adapt_kl_coefficient",
     "affine_recurrence",
     "aggressive_coefficient",
     "as_groups",

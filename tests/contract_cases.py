@@ -216,6 +216,9 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "softmax_temperature_loss": lambda d: Case(
         (d.normal(T, B), d.bools(T, B)), {"temperature": d.uniform(), "max_kl": d.number()}
     ),
+    "adapt_kl_coefficient": lambda d: Case(
+        (d.uniform(T, B), d.uniform(T, B)), {"target": d.number(), "factor": 1 + d.number()}, smooth=False
+    ),
     "kl_constraint_loss": lambda d: Case((d.uniform(T, B),), {"multiplier": d.number(), "max_kl": d.number()}),
     "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),
     # estimators

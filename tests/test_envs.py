@@ -16,7 +16,15 @@ from flax import linen, nnx
 from probes import coin, collect, start
 
 import pgjax as pg
-from pgjax.envs import FiveValueAdapter, FlattenObservation, OneHotObservation, PooledReset, TimeLimit, Wrapper
+from pgjax.envs import (
+    DiscretizedAction,
+    FiveValueAdapter,
+    FlattenObservation,
+    OneHotObservation,
+    PooledReset,
+    TimeLimit,
+    Wrapper,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FROZEN_LAKE, LAKE_PARAMS = gymnax.make("FrozenLake-misc")
@@ -72,6 +80,35 @@ def test_one_hot_observations_of_frozen_lake() -> None:
     assert len(np.unique(np.asarray(window.next_obs).argmax(-1))) > 4
     assert env.observation_space(LAKE_PARAMS).shape == (16,)
     assert OneHotObservation(FROZEN_LAKE, 20).reset(jax.random.key(0), LAKE_PARAMS)[0].shape == (20,)
+
+
+def test_a_discretised_action_is_a_point_of_the_box_and_the_default_network_chooses_among_them() -> None:
+    pendulum, params = gymnax.make("Pendulum-v1")
+    env = DiscretizedAction(pendulum, 5)
+    assert env.action_space(params).nvec == (5,)
+    points = [env.decode(jnp.array([k]), params)[0] for k in range(5)]
+    np.testing.assert_allclose(points, [-2.0, -1.0, 0.0, 1.0, 2.0], rtol=1e-6)
+    _, state = env.reset(jax.random.key(0), params)
+    for k, torque in ((0, -2.0), (3, 1.0)):
+        for method in ("step", "step_env"):
+            got = getattr(env, method)(jax.random.key(1), state, jnp.array([k]), params)
+            want = getattr(pendulum, method)(jax.random.key(1), state, jnp.array([torque]), params)
+            jax.tree.map(np.testing.assert_array_equal, got, want)
+    model = pg.networks.default_actor_critic(env, params)
+    start = pg.init_rollout(jax.random.key(0), env, params, num_envs=3)
+    distribution = model.apply(model.init(jax.random.key(1), start.obs), start.obs, method="policy")
+    assert isinstance(distribution, pg.MultiCategorical)
+    assert distribution.shape == (3, 1)
+    drawn = jax.vmap(env.action_space(params).sample)(jax.random.split(jax.random.key(2), 100))
+    assert set(np.unique(drawn)) == set(range(5))
+
+
+def test_only_a_bounded_vector_is_discretised() -> None:
+    cartpole, params = gymnax.make("CartPole-v1")
+    with pytest.raises(ValueError, match=r"^DiscretizedAction needs an environment whose action is a bounded vector"):
+        DiscretizedAction(cartpole, 5).action_space(params)
+    with pytest.raises(ValueError, match=r"^num_choices must be at least 2, got 1"):
+        DiscretizedAction(cartpole, 1)
 
 
 def test_a_time_limit_truncates_and_leaves_terminations_alone() -> None:

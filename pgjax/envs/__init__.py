@@ -12,9 +12,11 @@ from pgjax.envs.normalization import (
     update_statistics,
 )
 from pgjax.envs.resets import FiveValueAdapter, PooledReset, TimeLimit
-from pgjax.envs.wrappers import FlattenObservation, OneHotObservation, Wrapper
+from pgjax.envs.wrappers import Choices, DiscretizedAction, FlattenObservation, OneHotObservation, Wrapper
 
 __all__ = [
+    "Choices",
+    "DiscretizedAction",
     "FiveValueAdapter",
     "FlattenObservation",
     "OneHotObservation",

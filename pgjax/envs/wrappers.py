@@ -168,3 +168,83 @@ class FlattenObservation(_EncodedObservation):
         """Say what the encoded observations look like."""
         obs, _ = jax.eval_shape(self.reset, jax.random.key(0), given_params(self.env, params))
         return spaces.Box(-jnp.inf, jnp.inf, obs.shape[-1:], jnp.float32)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A space of several choices at once, each among `nvec[i]` whole numbers from 0 on.
+
+    Args:
+        nvec: how many there are, one number for each component of the action.
+
+    Returns:
+        The space, with the `shape` and `dtype` of its actions.
+    """
+
+    nvec: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[D], the shape of an action."""
+        return (len(self.nvec),)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of an action."""
+        return jnp.int32
+
+    def sample(self, key: Array) -> Array:
+        """Draw an action uniformly, int32 [D]."""
+        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec))
+
+
+@dataclass(frozen=True)
+class DiscretizedAction(Wrapper):
+    """Make each component of a continuous action a choice among points at equal distances, the bounds included.
+
+        a_i = low_i + (high_i - low_i) k_i / (K - 1),   k_i = 0 ... K - 1
+
+    A policy over it is a `MultiCategorical`, which the default networks give: it loses no mass beyond the box, and may
+    have several peaks.
+
+    Args:
+        env: an environment whose action is a vector within finite bounds.
+        num_choices: K, for each component, at least 2.
+
+    Returns:
+        The environment with actions int32 [D].
+
+    Raises:
+        ValueError: if num_choices < 2, or, where the bounds are asked for, if the action space has none of one axis.
+    """
+
+    num_choices: int
+
+    def __post_init__(self) -> None:
+        if _checks.as_positive_int("num_choices", self.num_choices) < 2:
+            raise ValueError("num_choices must be at least 2, got 1: the bounds are the first two.")
+
+    def action_space(self, params: Any = None) -> Choices:
+        """Say among what the policy chooses."""
+        return Choices(self._box(params).shape[0] * (self.num_choices,))
+
+    def step(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step and start anew where the episode ended: six values."""
+        return self.env.step(key, state, self.decode(action, params), params)
+
+    def step_env(self, key: Array, state: Any, action: Any, params: Any = None) -> tuple[Any, ...]:
+        """Take one step without a reset: (obs, state, reward, terminated, info)."""
+        return self.env.step_env(key, state, self.decode(action, params), params)
+
+    def decode(self, action: Any, params: Any = None) -> Array:
+        """Give the action of `env` that a choice stands for, float32 [D]."""
+        box = self._box(params)
+        low, high = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), box.shape) for x in (box.low, box.high))
+        share = _checks.as_integer("action", action).astype(jnp.float32) / (self.num_choices - 1)
+        return low + (high - low) * share
+
+    def _box(self, params: Any) -> Any:
+        box = self.env.action_space(given_params(self.env, params))
+        if not hasattr(box, "low") or len(box.shape) != 1:
+            raise ValueError(f"DiscretizedAction needs an environment whose action is a bounded vector, got {box}.")
+        return box

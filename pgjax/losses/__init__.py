@@ -6,7 +6,7 @@ called with (log_ratio, advantage), so that one can stand for another; a weight 
 likelihood.
 """
 
-from pgjax.losses.duals import kl_constraint_loss, softmax_temperature_loss
+from pgjax.losses.duals import adapt_kl_coefficient, kl_constraint_loss, softmax_temperature_loss
 from pgjax.losses.kl import kl_k1, kl_k2, kl_k3
 from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
 from pgjax.losses.reductions import masked_mean, sequence_mean, standardize
@@ -15,6 +15,7 @@ from pgjax.losses.value import clipped_value_loss, value_loss
 from pgjax.losses.weights import binary_weight, exponential_weight, preference_weight, softmax_weight, top_half
 
 __all__ = [
+    "adapt_kl_coefficient",
     "binary_weight",
     "clipped_value_loss",
     "discovered_loss",

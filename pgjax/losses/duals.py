@@ -110,3 +110,62 @@ def kl_constraint_loss(kl: Array, *, multiplier: Array | float, max_kl: Array | 
     multiplier = _checks.as_scalar_or_shape("multiplier", multiplier, kl.shape)
     max_kl = _checks.as_scalar_or_shape("max_kl", max_kl, kl.shape)
     return jax.lax.stop_gradient(multiplier) * kl + multiplier * (max_kl - jax.lax.stop_gradient(kl))
+
+
+@compiled()
+def adapt_kl_coefficient(
+    coefficient: Array | float,
+    kl: Array | float,
+    *,
+    target: Array | float,
+    factor: Array | float = 2.0,
+    tolerance: Array | float = 1.5,
+) -> Array:
+    """Adapt the weight of a divergence penalty to the divergence that an update reached.
+
+        β <- β f   if KL > 1.5 d_targ
+        β <- β / f if KL < d_targ / 1.5
+
+    Shapes: coefficient, kl [...]; result alike.
+
+    Args:
+        coefficient: β >= 0, the weight that was used, scalar or [...].
+        kl: the mean divergence between the policies before and after the update, nats, scalar or [...].
+        target: d_targ, nats.
+        factor: f, at least 1; 1 leaves β as it is.
+        tolerance: what stands as 1.5 above, at least 1.
+
+    Returns:
+        The weight for the next update, at least float32; a constant. It stays between 1e-8 and 1e8, so that a policy
+        that rests for long does not lose the penalty for ever; a weight of 0 stays 0.
+
+    Raises:
+        TypeError: if an argument is no number.
+        ValueError: if shapes do not broadcast.
+
+    Properties:
+        Only the ratio to the target counts, so that the rule does not depend on the scale of advantages. A divergence
+        that is NaN changes nothing.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> print(pg.adapt_kl_coefficient(jnp.ones(3), jnp.array([0.02, 0.01, 0.005]), target=0.01))
+        [2.  1.  0.5]
+
+    References:
+        Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, section 4.
+    """
+    kl = _checks.as_floating("kl", kl)
+    coefficient = _checks.as_scalar_or_shape("coefficient", coefficient, kl.shape)
+    coefficient = coefficient.astype(jnp.promote_types(coefficient.dtype, jnp.float32))
+    target, factor, tolerance = (
+        _checks.as_scalar_or_shape(name, x, kl.shape)
+        for name, x in (("target", target), ("factor", factor), ("tolerance", tolerance))
+    )
+    changed = jnp.where(
+        kl > tolerance * target,
+        coefficient * factor,
+        jnp.where(kl < target / tolerance, coefficient / factor, coefficient),
+    )
+    bounds = jnp.minimum(coefficient, 1e-8), jnp.maximum(coefficient, 1e8)
+    return jax.lax.stop_gradient(jnp.clip(changed, *bounds))

@@ -18,6 +18,9 @@ Encoder = Callable[[Any], Array]
 class ActorCritic(nn.Module):
     """A policy and a value with separate trunks, for observations that are vectors.
 
+    `auxiliary` is a second value, on the trunk of the policy, for phasic policy gradients; only a module that is
+    initialised through `phasic` has the parameters of its head.
+
     Shapes: [..., F] -> (distribution [..., ...], value [...]).
 
     Args:
@@ -47,6 +50,7 @@ class ActorCritic(nn.Module):
         """Make the two trunks."""
         self.actor = MLP(self.features, None, self.activation, dtype=self.dtype)
         self.critic = ValueNetwork(self.features, self.activation, self.dtype)
+        self.second_critic = Head(1, 1.0)
 
     def policy(self, obs: Any, *args: Any) -> Any:
         """Return the distribution for obs, [..., F]; further arguments, such as a mask, go to the head."""
@@ -55,6 +59,14 @@ class ActorCritic(nn.Module):
     def value(self, obs: Any) -> Array:
         """Return the value of obs, [..., F], as [...]."""
         return self.critic(_encoded(self.encode, obs))
+
+    def auxiliary(self, obs: Any) -> Array:
+        """Return the value of obs, [..., F], that is read off the trunk of the policy, as [...]."""
+        return self.second_critic(self.actor(_encoded(self.encode, obs)))[..., 0]
+
+    def phasic(self, obs: Any) -> tuple[Any, Array, Array]:
+        """Return the distribution, the value and the auxiliary value for obs, [..., F]."""
+        return self.policy(obs), self.value(obs), self.auxiliary(obs)
 
     def __call__(self, obs: Any, *args: Any) -> tuple[Any, Array]:
         """Return distribution and value for obs, [..., F]."""

@@ -49,6 +49,10 @@ RANGES: dict[str, str] = {
     "eps": _NONNEGATIVE,
     "max_divergence": _POSITIVE,
     "average_decay": _UNIT,
+    "clone_coef": _NONNEGATIVE,
+    "kl_coef": _NONNEGATIVE,
+    "kl_target": _POSITIVE,
+    "kl_factor": _POSITIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

@@ -42,6 +42,7 @@ def make_train(
     num_steps: int = 128,
     total_steps: int = 2**22,
     baseline: Callable[[Array], Array] | None = pg.leave_one_out,
+    standardized: bool = False,
     model: Any = None,
     policy: Any = None,
     init_params: Any = None,
@@ -63,6 +64,11 @@ def make_train(
             1 / (1 - discount) or whole episodes.
         total_steps: environment steps of the run over all environments.
         baseline: a function of the returns [T, B], or None.
+        standardized: whether what the baseline leaves is brought to mean 0 and deviation 1 over the whole window. With
+            baseline=None it is the form of PyTorch's example. It is biased: each return is in the mean and in the
+            deviation that it is compared with, and the gradient loses its scale, so that steps do not shrink where
+            returns hardly differ. One mean serves all steps, so that early ones, of larger returns, are reinforced
+            more than late ones: that is no bias but variance.
         model: a Flax module with a method `policy`; None takes `networks.default_actor_critic`.
         policy: in place of a model, policy(params, obs) -> distribution, of any framework.
         init_params: in place of a model, init_params(key, obs) or init_params(key) -> params.
@@ -78,6 +84,8 @@ def make_train(
     References:
         Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
     """
+    if standardized:
+        baseline = _standardizing(baseline)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     policy, _, init_params, policy_state = as_functions(
         env, env_params, num_envs=num_envs, model=model, policy=policy, init_params=init_params,
@@ -110,3 +118,8 @@ def make_train(
         return State(params, opt_state, rollout, key, state.update + 1, hyper), metrics | episode_metrics(rollout)
 
     return Recipe(init, update, num_updates, policy)
+
+
+def _standardizing(baseline: Callable[[Array], Array] | None) -> Callable[[Array], Array]:
+    """What is to be taken off the returns to leave the standard scores of what the baseline leaves."""
+    return lambda returns: returns - pg.standardize(returns if baseline is None else returns - baseline(returns))

@@ -43,7 +43,8 @@ def adam_of(tables: tuple[Array, Array]) -> Adam:
 
 def descend(tables: Any, adam: Adam, gradient: Array, hyper: Any, progress: float) -> tuple[Any, Adam]:
     """Adam on the gradient, scaled down to a norm, with a learning rate that falls linearly."""
-    clipped = gradient * min(1.0, hyper["max_grad_norm"] / np.linalg.norm(gradient))
+    norm = np.linalg.norm(gradient)
+    clipped = gradient * min(1.0, hyper["max_grad_norm"] / norm if norm else 1.0)
     change, adam = adam.step(clipped, hyper["learning_rate"] * (1 - hyper["anneal"] * progress))
     return unflat(flat(tables) + change, tables), adam
 
@@ -90,6 +91,22 @@ def reinforce(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, *
             score = np.eye(2)[data.action[t, b]] - p
             gradient -= weight * np.outer(data.obs[t, b], score) / num_envs
             loss -= weight * np.log(p[data.action[t, b]]) / num_envs
+    gradient = flat((gradient, np.zeros_like(tables[1])))
+    metrics = {"loss": loss, "grad_norm": np.linalg.norm(gradient), "num_nonfinite": 0}
+    return *descend(tables, adam, gradient, hyper, progress), metrics
+
+
+def standardized_reinforce(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, **_: Any) -> Any:
+    """The form of PyTorch's example: standard scores of the returns for weights, no baseline."""
+    returns = rewards_to_go(data, hyper["discount"])
+    scores = (returns - returns.mean()) / (returns.std() + 1e-8)
+    num_steps, num_envs = returns.shape
+    gradient, loss = np.zeros_like(tables[0]), 0.0
+    for t in range(num_steps):
+        for b in range(num_envs):
+            p = probabilities(tables[0], data.obs[t, b])
+            gradient -= scores[t, b] * np.outer(data.obs[t, b], np.eye(2)[data.action[t, b]] - p) / num_envs
+            loss -= scores[t, b] * np.log(p[data.action[t, b]]) / num_envs
     gradient = flat((gradient, np.zeros_like(tables[1])))
     metrics = {"loss": loss, "grad_norm": np.linalg.norm(gradient), "num_nonfinite": 0}
     return *descend(tables, adam, gradient, hyper, progress), metrics

@@ -1,0 +1,130 @@
+"""PPO with a divergence penalty: its direction, its weight, and that it is nothing where the policy has not moved."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import derivations_penalty
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recall
+import world
+from derivations import Adam, flat
+from table import NUM_UPDATES, RECIPES, as_numpy, order, window
+
+import pgjax as pg
+from pgjax.recipes import kl_ppo
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+ENTRY = RECIPES["kl_ppo"]
+DIVERGENCES = {
+    "forward": derivations_penalty.forward_divergence,
+    "reverse": derivations_penalty.reverse_divergence,
+}
+
+
+@pytest.mark.parametrize("direction", DIVERGENCES)
+def test_identity_31_the_penalty_and_its_gradient_are_zero_at_the_old_policy_and_its_hessian_is_fishers(
+    direction: str, x64: None
+) -> None:
+    logits = jnp.array([0.3, -0.4, 1.1])
+    old = pg.Categorical(logits)
+
+    def penalty(logits: Any) -> Any:
+        new = pg.Categorical(logits)
+        kl = old.kl_divergence(new) if direction == "forward" else new.kl_divergence(old)
+        return pg.kl_penalty_loss(jnp.zeros(()), jnp.zeros(()), kl=kl, coefficient=1.0)
+
+    p = np.exp(logits) / np.exp(logits).sum()
+    fisher = sum(p[a] * np.outer(np.eye(3)[a] - p, np.eye(3)[a] - p) for a in range(3))
+    np.testing.assert_allclose(penalty(logits), 0.0, atol=1e-15)
+    np.testing.assert_allclose(jax.grad(penalty)(logits), 0.0, atol=1e-15)
+    np.testing.assert_allclose(jax.hessian(penalty)(logits), fisher, rtol=1e-12, atol=1e-15)
+    away = logits + jnp.array([0.5, 0.0, -0.5])  # by enumeration, and nothing of it is zero
+    q = np.exp(away) / np.exp(away).sum()
+    kl, slope = DIVERGENCES[direction](p, q)
+    np.testing.assert_allclose(penalty(away), kl, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(penalty)(away), slope, rtol=1e-10)
+    assert np.abs(slope).max() > 0.05
+
+
+def first_update(**settings: Any) -> Any:
+    """(state before, state after, metrics) of one update under the base's hyper-parameters."""
+    recipe = ENTRY.make(**settings)
+    before = recipe.init(jax.random.key(7), **ENTRY.base)
+    return before, *recipe.update(before)
+
+
+def test_the_reverse_penalty_is_that_of_the_paper_and_not_the_forward_one() -> None:
+    before, after, metrics = first_update(penalty="reverse")
+    keys = jax.random.split(before.key, 3)
+    one = jax.tree.map(lambda x: x[None], (keys[1], before.params, before.rollout))
+    _, trajectory = jax.tree.map(lambda x: as_numpy(x[0]), window(*one))
+    names = ("obs", "action", "reward", "next_obs", "log_prob", "terminated")
+    data = SimpleNamespace(**{name: getattr(trajectory, name) for name in names})
+    data.done = trajectory.terminated | trajectory.truncated
+    tables = (as_numpy(before.params.actor), as_numpy(before.params.critic))
+    hyper = {name: float(x) for name, x in before.hyper._asdict().items()}
+    size = flat(tables).size
+    rows = np.asarray(order(keys[2], num_epochs=2, num_minibatches=4))
+    for direction, fits in (("reverse", True), ("forward", False)):
+        wanted, _, expected = derivations_penalty.kl_ppo(
+            tables, Adam(0, np.zeros(size), np.zeros(size)), data, hyper, 0.0, order=rows, kl_coef=hyper["kl_coef"],
+            divergence=DIVERGENCES[direction],
+        )  # fmt: skip
+        assert np.allclose(after.params.actor, wanted[0], rtol=1e-4, atol=2e-6) == fits
+        assert np.isclose(metrics["divergence"], expected["divergence"], rtol=1e-4) == fits
+
+
+def test_the_weight_of_the_penalty_does_not_matter_before_the_first_step() -> None:
+    """One step for each rollout: the gradient is that without a penalty. From the second on it matters, by the laws."""
+    recipe = ENTRY.make(num_epochs=1, num_minibatches=1)
+    states = jax.vmap(lambda x: recipe.init(jax.random.key(7), **{**ENTRY.base, "kl_coef": x}))(jnp.array([0.0, 5.0]))
+    after, metrics = jax.vmap(recipe.update)(states)
+    np.testing.assert_allclose(*after.params.actor, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(*metrics["grad_norm"], rtol=1e-5)
+    assert metrics["divergence"][0] > 1e-4
+
+
+def test_the_rule_that_adapts_the_weight_follows_a_sequence_worked_by_hand() -> None:
+    """d_targ = 0.02: halved below 0.01333, doubled above 0.03, kept between and on both bounds."""
+    divergences = (0.05, 0.031, 0.03, 0.02, 0.0134, 0.0133, 0.0, 0.01)
+    weights = (2.0, 4.0, 4.0, 4.0, 4.0, 2.0, 1.0, 0.5)
+    coefficient = 1.0
+    for d, weight in zip(divergences, weights, strict=True):
+        coefficient = pg.adapt_kl_coefficient(coefficient, d, target=0.02)
+        assert float(coefficient) == weight
+    wide = {"target": 0.02, "factor": 3.0, "tolerance": 3.0}
+    after = pg.adapt_kl_coefficient(jnp.full(4, 3.0), jnp.array([0.1, 0.05, 0.01, 0.001]), **wide)
+    np.testing.assert_array_equal(after, [9.0, 3.0, 3.0, 1.0])
+
+
+def test_a_weight_neither_dies_nor_overflows_and_zero_stays_zero() -> None:
+    low, high = jnp.float32(1.0), jnp.float32(1.0)
+    for _ in range(300):
+        low = pg.adapt_kl_coefficient(low, 0.0, target=0.01)
+        high = pg.adapt_kl_coefficient(high, 1.0, target=0.01)
+    np.testing.assert_allclose([low, high], [1e-8, 1e8], rtol=1e-6)
+    assert float(pg.adapt_kl_coefficient(low, 1.0, target=0.01)) > 1.9e-8
+    assert float(pg.adapt_kl_coefficient(0.0, 1.0, target=0.01)) == 0.0
+    assert float(pg.adapt_kl_coefficient(3.0, jnp.nan, target=0.01)) == 3.0
+
+
+def test_a_memory_a_squashed_normal_and_normalisers_meet_the_penalty_where_they_acted() -> None:
+    """Without a learning rate the ratio is 1 and the divergence 0 in every row; with one they are not."""
+    settings = {"num_epochs": 2, "num_minibatches": 4, "total_steps": 64 * NUM_UPDATES, "penalty": "reverse"}
+    recipe = kl_ppo.make_train(*recall.task(), **recall.SIZES, **recall.WITH_MEMORY, **settings)
+    state = recipe.init(jax.random.key(2), learning_rate=0.02)
+    for _ in range(3):
+        state, metrics = recipe.update(state)
+        assert metrics["divergence"] > 1e-5
+    still = state.replace(hyper=state.hyper._replace(learning_rate=jnp.float32(0.0)))
+    metrics = recipe.update(still)[1]
+    assert metrics["kl"] < 1e-12
+    assert abs(metrics["divergence"]) < 1e-6
+
+
+def test_a_penalty_is_forward_or_reverse() -> None:
+    with pytest.raises(ValueError, match=r'^penalty must be "forward" or "reverse", got \'both\''):
+        kl_ppo.make_train(*world.world(), total_steps=10_000, penalty="both")  # type: ignore[arg-type]
