@@ -137,6 +137,7 @@ from pgjax.rollout import (
     rollout_with_states,
     unroll_policy,
 )
+from pgjax.stein import median_bandwidth, svgd_direction
 
 __all__ = [
     "Bernoulli",
@@ -225,6 +226,7 @@ __all__ = [
     "log_prob_of",
     "log_prob_taken",
     "masked_mean",
+    "median_bandwidth",
     "merge_references",
     "moving_mean",
     "n_step_actor_critic",
@@ -262,6 +264,7 @@ __all__ = [
     "square_scores",
     "standardize",
     "step_baseline",
+    "svgd_direction",
     "time_features",
     "top_half",
     "unroll_policy",
