@@ -131,3 +131,65 @@ def spsa(
     values = probes.pairs()
     total = probes.combined((values[:, 0] - values[:, 1]) / (2.0 * probes.num))
     return probes.back(total / probes.spread), info_of(values, probes.aux)
+
+
+def regressed_difference(
+    key: Array,
+    params: Params,
+    f: F,
+    *,
+    epsilon: Any,
+    num_pairs: int,
+    keyed: bool = False,
+    chunk_size: int | None = None,
+    has_aux: bool = False,
+) -> tuple[Params, SearchInfo]:
+    """Estimate the gradient of f by least squares through differences along random directions: a descent direction.
+
+        g = argmin_g Σ_i [f(θ + ε δ_i) - f(θ - ε δ_i) - 2ε δ_iᵀ g]²,   δ_i normal
+
+    Shapes: gradient like params.
+
+    Args:
+        key: a JAX random key; it is consumed.
+        params: θ, a pytree of floats with P entries in all.
+        f: f(params) -> scalar, minimised; f(key, params) with keyed. It is mapped over parameters.
+        epsilon: ε, positive, in the units of the parameters: a scalar, or a pytree like params.
+        num_pairs: N; from P on they determine the gradient. With fewer it is the shortest that fits, in the units in
+            which epsilon is 1.
+        keyed: give f a key of its own for each pair, the same on both sides; else what is random in f comes from a key
+            that it closes over, the same for all pairs.
+        chunk_size: how many pairs are evaluated side by side; None takes all at once. The directions are held, [N, P].
+        has_aux: f gives (value, aux), aux a pytree of arrays that comes back in `SearchInfo.aux`.
+
+    Returns:
+        The gradient, a pytree like params; and `SearchInfo`.
+
+    Raises:
+        TypeError: if params are not floating, f is no function or does not give numbers, or num_pairs is no int.
+        ValueError: if f does not give one number, or epsilon is not positive or has another shape.
+
+    Properties:
+        2N evaluations. From N = P on it is the gradient itself for quadratic f, whatever the directions, where `spsa`
+        and `evolution_strategy` have a variance. Noise of f with variance s² at each evaluation gives a total variance
+        of about s² P / (2 ε² (N - P - 1)), infinite for N = P.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax.expectation import regressed_difference
+        >>> f = lambda x: jnp.sum((x - 1.0) ** 2)
+        >>> grads, _ = regressed_difference(jax.random.key(0), jnp.zeros(2), f, epsilon=0.5, num_pairs=3)
+        >>> print(grads.round(3))
+        [-2. -2.]
+
+    References:
+        Peters and Schaal (2006), Policy gradient methods for robotics.
+    """
+    probes = Probes(
+        "regressed_difference", params, f, epsilon, "epsilon", key, num_pairs, keyed, chunk_size, jax.random.normal,
+        has_aux,
+    )  # fmt: skip
+    values = probes.pairs()
+    directions = jax.vmap(probes.noise)(jnp.arange(probes.num))
+    slopes = jnp.linalg.lstsq(directions, (values[:, 0] - values[:, 1]) / 2.0)[0]
+    return probes.back(slopes / probes.spread), info_of(values, probes.aux)
