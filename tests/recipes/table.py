@@ -7,17 +7,18 @@ world, each with hyper-parameters of its own, so that a law that needs another n
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import derivations
+import derivations_population as population
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, evolution_strategies, finite_differences, ppo, reinforce, svpg
 
 LANES = 16
 NUM_UPDATES = 300
@@ -37,14 +38,20 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
     critic: bool = True
+    world: Callable[[], Any] = world.world
+    members: int = 1  # policies that are played side by side, each in num_envs environments
+    starts: int = 1  # policies that are started from random parameters
+    draws: int | None = None  # keys handed on in an update; None: one for each of `keys` but the next
+    trained: str = "params"  # the field of a state that is trained: with a population, leaves [n, ...]
+    seen: Callable[..., Any] = field(default_factory=lambda: seen)  # what an update learns from
 
     def make(self, **settings: Any) -> pg.recipes.Recipe:
-        """The recipe in the small world, or in another."""
+        """The recipe in the small world, or in another; total_steps is that of one member."""
         functions = {name: x for name, x in FUNCTIONS.items() if self.critic or name != "value"}
         total = NUM_UPDATES * SIZES["num_envs"] * SIZES["num_steps"]
-        return self.module.make_train(
-            *world.world(), **{**SIZES, "total_steps": total, **functions, **self.settings, **settings}
-        )
+        settings = {**SIZES, "total_steps": total, **functions, **self.settings, **settings}
+        settings["total_steps"] *= self.members
+        return self.module.make_train(*self.world(), **settings)
 
 
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
@@ -66,6 +73,47 @@ RECIPES = {
         derivations.ppo,
         {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
         ("next", "act", "shuffle"),
+    ),
+    "svpg": Entry(
+        svpg,
+        COMMON | CRITIC | {"temperature": 0.5, "cooling": 0.8, "prior_scale": 2.0},
+        CHANGES | CRITIC_CHANGES | {"temperature": (0.0, 3.0), "cooling": (0.0, 1.0), "prior_scale": (np.inf, 0.7)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "temperature": 0.01, "prior_scale": np.inf},
+        population.svpg,
+        {"num_particles": population.NUM_PARTICLES},
+        members=population.NUM_PARTICLES,
+        starts=population.NUM_PARTICLES,
+        draws=population.NUM_PARTICLES,
+        trained="particles",
+        seen=population.seen_by_particles,
+    ),
+    "evolution_strategies": Entry(
+        evolution_strategies,
+        {"learning_rate": 0.05, "scale": 0.5, "weight_decay": 0.1, "anneal": 1.0},
+        {"learning_rate": (0.0, 0.2), "scale": (0.05, 2.0), "weight_decay": (0.0, 1.0), "anneal": (0.0, 0.5)},
+        {"learning_rate": 0.1, "weight_decay": 0.0},
+        population.evolution_strategies,
+        {"num_pairs": population.NUM_PAIRS},
+        ("next", "search"),
+        critic=False,
+        world=world.brief,
+        members=2 * population.NUM_PAIRS,
+        draws=population.NUM_PAIRS,
+        seen=population.seen_by_pairs,
+    ),
+    "finite_differences": Entry(
+        finite_differences,
+        {"learning_rate": 0.05, "epsilon": 1.0, "anneal": 1.0},
+        {"learning_rate": (0.0, 0.2), "epsilon": (0.5, 2.0), "anneal": (0.0, 0.5)},
+        {"learning_rate": 0.1},
+        population.finite_differences,
+        {},
+        ("next", "search"),
+        critic=False,
+        world=world.brief,
+        members=2 * population.NUM_PARAMS,
+        draws=1,
+        seen=population.seen_along_entries,
     ),
 }
 
@@ -137,6 +185,18 @@ def window(key: jax.Array, params: Any, rollout: Any) -> Any:
     return pg.rollout(
         key, params, rollout, policy=world.policy, env=env, env_params=env_params, num_steps=world.NUM_STEPS
     )
+
+
+def seen(run: Subject, before: Any, keys: jax.Array, lane: tuple[str, Any]) -> tuple[Any, Any]:
+    """The window of one lane as arrays, and its rollout afterwards."""
+    rollout, trajectory = run.lane(window(keys[:, 1], before.params, before.rollout), *lane)
+    return as_data(trajectory), rollout
+
+
+def as_data(trajectory: Any) -> SimpleNamespace:
+    data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
+    data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
+    return data
 
 
 @jax.jit

@@ -16,10 +16,10 @@ import world
 from table import FUNCTIONS, RECIPES, as_numpy
 
 import pgjax as pg
-from pgjax.recipes import a2c, ppo, reinforce
+from pgjax.recipes import a2c, ppo
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-MODULES = {"reinforce": reinforce, "a2c": a2c, "ppo": ppo}
+MODULES = {name: entry.module for name, entry in RECIPES.items()}
 SHORT = {"num_envs": 8, "num_steps": 2, "total_steps": 5 * 16}
 
 
@@ -250,7 +250,9 @@ def test_finding_8_ppo_sets_no_bound_on_its_value_by_default() -> None:
     ],
 )
 def test_bad_settings_are_named(name: str, change: Any, error: type, message: str) -> None:
-    if name == "reinforce":
+    members = RECIPES[name].members  # whose steps are counted together
+    message = message.replace("= 16 steps, got 10", f"= {16 * members} steps, got {10 * members}")
+    if not RECIPES[name].critic:
         change = {key: x for key, x in change.items() if key != "value"}
     with pytest.raises(error, match=message):
         RECIPES[name].make(**{**SHORT, **change})

@@ -78,6 +78,12 @@ def world() -> tuple[World, WorldParams]:
     return World(), WorldParams(max_steps_in_episode=jnp.where(kind == ENDLESS, 2, 10**6), kind=kind)
 
 
+def brief() -> tuple[World, WorldParams]:
+    """The same, all episodes cut after two steps: for those who learn from whole ones."""
+    env, env_params = world()
+    return env, env_params.replace(max_steps_in_episode=jnp.full(NUM_ENVS, 2))
+
+
 class Tables(NamedTuple):
     actor: Any  # [cells, actions] logits
     critic: Any  # [cells] values
