@@ -120,7 +120,7 @@ def compare_training(
         **sides,
         "ratios": ratios,
         "median_ratio": float(np.median(ratios)),
-        "interval": bootstrap(ratios, np.median),
+        "interval": bootstrap(ratios, statistic=np.median),
     }
 
 
@@ -166,7 +166,7 @@ def compare_rollout(num_envs: int, num_steps: int, repeats: int) -> dict[str, An
     return {
         **{name: {"median_steps_per_second": steps / float(np.median(x))} for name, x in seconds.items()},
         "median_ratio": float(np.median(ratios)),
-        "interval": bootstrap(ratios, np.median),
+        "interval": bootstrap(ratios, statistic=np.median),
     }
 
 

@@ -170,14 +170,14 @@ def verdict(figures: dict[str, Any]) -> str:
 def _findings(name: str, figures: dict[str, Any], more: int) -> list[Finding]:
     late = {way: _late(rows["episode_return"]) for way, rows in figures["after"].items()}
     gains = {way: late[way] - late[SAME] for way in (SMALLER, WIDER)}
-    bounds = {way: bootstrap(gain, np.mean) for way, gain in gains.items()}
+    bounds = {way: bootstrap(gain, statistic=np.mean) for way, gain in gains.items()}
     kl = {way: float(np.mean(rows["kl"])) for way, rows in figures["after"].items()}
     early, end = (np.median(figures["signal_to_noise"][when]) for when in ("early", "late"))
     rows = np.array(figures["before"]["episode_return"], float)
     quarter = rows.shape[1] // 4
     third, fourth = (_mean(rows[:, i * quarter : (i + 1) * quarter]) for i in (2, 3))
-    low, high = bootstrap(fourth - third, np.mean)
-    _, most = bootstrap(fourth, np.mean)
+    low, high = bootstrap(fourth - third, statistic=np.mean)
+    _, most = bootstrap(fourth, statistic=np.mean)
 
     def told(way: str) -> str:
         low, high = bounds[way]
@@ -261,6 +261,6 @@ def _smooth(rows: Any, steps: int, window: int) -> tuple[Any, Any, Any, Any]:
     blocks = rows[:, : rows.shape[1] // window * window].reshape(len(rows), -1, window)
     known = ~np.isnan(blocks).any(axis=(0, 2))
     means = blocks[:, known].mean(-1)
-    bounds = np.array([bootstrap(column, np.mean, repeats=500) for column in means.T]).reshape(-1, 2)
+    bounds = np.array([bootstrap(column, statistic=np.mean, repeats=500) for column in means.T]).reshape(-1, 2)
     x = (np.flatnonzero(known) + 0.5) * window * steps / 1e3
     return x, means.mean(0), bounds[:, 0], bounds[:, 1]

@@ -158,7 +158,7 @@ def _hessians(size: Any) -> dict[str, Any]:
         for group in size["groups"]:
             means = rows.reshape(-1, group, 100).mean(1)
             correlation = [float(np.corrcoef(x, truth.ravel())[0, 1]) for x in means]
-            low, high = bootstrap(correlation, np.mean)
+            low, high = bootstrap(correlation, statistic=np.mean)
             curves[name].append({"mean": float(np.mean(correlation)), "low": low, "high": high})
     length_of = np.linalg.norm(truth)
     error = {name: float(np.linalg.norm(x.mean(0) - truth) / length_of) for name, x in found.items()}

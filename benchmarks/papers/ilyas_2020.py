@@ -136,7 +136,7 @@ def _stage(found: Any, groups: Any) -> dict[str, Any]:
 
 
 def _interval(x: Any) -> dict[str, float]:
-    low, high = bootstrap(x, np.mean)
+    low, high = bootstrap(x, statistic=np.mean)
     return {"mean": float(np.mean(x)), "low": low, "high": high}
 
 

@@ -1,0 +1,185 @@
+"""Train every recipe on the small environments over several seeds, beside the published figures.
+
+A cell is a recipe in an environment, with the settings of learn/RECIPE.toml. Each is one JSON file in the folder, and
+is run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import gymnax
+import jax
+import numpy as np
+from common import bootstrap, interquartile_mean, quick_to_compile, table, write_json
+from learn_page import write_page
+
+import pgjax as pg
+from pgjax.recipes import Recipe
+from pgjax.recipes import train as drive
+
+FOLDER = Path(__file__).parent / "learn"
+ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0")
+THRESHOLDS = dict(zip(ENVIRONMENTS, (475.0, -100.0, -120.0, -200.0, 90.0), strict=True))
+AT_RANDOM = dict(zip(ENVIRONMENTS, (22.0, -499.0, -200.0, -1220.0, -33.0), strict=True))
+CURVE, NUM_EPISODES = 100, 64
+
+
+def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read the settings of each recipe and environment; the order is that of the environments."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        if path.stem == "published" or (only and path.stem not in only):
+            continue
+        for env_name, settings in tomllib.loads(path.read_text()).items():
+            if env_name not in ENVIRONMENTS:
+                raise ValueError(f"{path.name} has a table {env_name}; it must be one of {', '.join(ENVIRONMENTS)}.")
+            if not environments or env_name in environments:
+                found[path.stem, env_name] = {"make": {}, "hyper": {}, "model": {}, **settings}
+    missing = set(only or ()) - {name for name, _ in found}
+    if missing:
+        raise ValueError(f"no settings for {', '.join(sorted(missing))} in {FOLDER.name}/.")
+    return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
+
+
+def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> Recipe:
+    """Make the run of a cell; scale shortens it."""
+    env, env_params = gymnax.make(env_name)
+    make = dict(settings["make"])
+    steps = make.get("num_envs", 1) * make.get("num_steps", 1)
+    make["total_steps"] = max(int(scale * make["total_steps"]), 2 * steps)
+    if settings["model"]:
+        options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
+        make["model"] = pg.networks.default_actor_critic(env, env_params, **options)
+    return importlib.import_module(f"pgjax.recipes.{name}").make_train(env, env_params, **make)
+
+
+def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dict[str, Any]]:
+    """Train all seeds side by side in one program; the first chunk is run twice to take compilation apart."""
+    every = max(recipe.num_updates // CURVE, 1)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    init = jax.jit(jax.vmap(lambda key: recipe.init(key, **hyper)))
+    first = []
+    for _ in range(2):
+        started = time.perf_counter()
+        drive(recipe, init(keys), every=every, report=lambda *_: True, progress=False)
+        first.append(time.perf_counter() - started)
+    rows: list[Any] = []
+    seconds, started = [], time.perf_counter()
+
+    def report(_: Any, metrics: dict[str, Any]) -> None:
+        seconds.append(time.perf_counter() - started)
+        rows.append({name: x for name, x in metrics.items() if name in ("episode_return", "env_steps")})
+
+    state = drive(recipe, init(keys), every=every, report=report, progress=False, donate=True)
+    run = {
+        "every": every,
+        "seconds": seconds,
+        "compile_seconds": first[0] - first[1],
+        "episode_return": np.concatenate([row["episode_return"] for row in rows]),
+    }
+    if "env_steps" in rows[0]:
+        run["env_steps"] = np.concatenate([row["env_steps"] for row in rows])
+    return state, run
+
+
+def evaluate(recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool) -> np.ndarray:
+    """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
+    env, env_params = gymnax.make(env_name)
+
+    def play(key: jax.Array, params: Any) -> jax.Array:
+        result = pg.evaluate(
+            key, params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=NUM_EPISODES, greedy=greedy
+        )
+        return result.episode_return.mean()
+
+    return np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(1), seeds), state.params))
+
+
+def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scale: float) -> dict[str, Any]:
+    """Run a cell and say what came out."""
+    recipe = build(name, env_name, settings, scale)
+    state, run = train(recipe, settings["hyper"], seeds)
+    returns = run["episode_return"]  # [num_updates, seeds]
+    total = max(int(scale * settings["make"]["total_steps"]), 1)
+    even = np.linspace(total / recipe.num_updates, total, recipe.num_updates)
+    steps = run.get("env_steps", np.broadcast_to(even[:, None], returns.shape))
+    ends = np.minimum(np.arange(1, len(run["seconds"]) + 1) * run["every"], recipe.num_updates)
+    seconds = np.interp(np.arange(1, recipe.num_updates + 1), ends, run["seconds"])
+    there = returns >= THRESHOLDS[env_name]
+    reached = [int(np.argmax(column)) if column.any() else None for column in there.T]
+    final = evaluate(recipe, env_name, state, seeds, greedy=True)
+    rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
+    return {
+        "final_return": interquartile_mean(final),
+        "interval": bootstrap(final),
+        "final_by_seed": final.tolist(),
+        "sampled_by_seed": evaluate(recipe, env_name, state, seeds, greedy=False).tolist(),
+        "steps_to_threshold": [None if i is None else float(steps[i, s]) for s, i in enumerate(reached)],
+        "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
+        "threshold": THRESHOLDS[env_name],
+        "at_random": AT_RANDOM[env_name],
+        "seconds": run["seconds"][-1],
+        "compile_seconds": run["compile_seconds"],
+        "curve": {
+            "steps": np.mean(steps[rows], axis=1).tolist(),
+            "seconds": seconds[rows].tolist(),
+            "return": [[None if np.isnan(x) else round(float(x), 3) for x in row] for row in returns[rows]],
+        },
+    }
+
+
+def fingerprint(settings: dict[str, Any], seeds: int, scale: float) -> str:
+    """Tell apart what would come out differently by its settings."""
+    return hashlib.sha256(json.dumps([settings, seeds, scale], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/learn"), help="folder of the JSON files")
+    parser.add_argument("--only", nargs="*", help="recipes; all without it")
+    parser.add_argument("--env", nargs="*", help="environments; all without it")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--scale", type=float, help="length of the runs; 1, or 0.05 with --fast")
+    parser.add_argument("--fresh", action="store_true", help="run again what is there")
+    parser.add_argument("--docs", type=Path, help="folder in which to write the page, its figures and the JSON files")
+    parser.add_argument("--fast", action="store_true", help="CartPole and Pendulum, 2 seeds, a twentieth of each run")
+    options = parser.parse_args()
+    if options.fast:
+        options.env, options.seeds = options.env or ["CartPole-v1", "Pendulum-v1"], 2
+        quick_to_compile()
+    scale = options.scale or (0.05 if options.fast else 1.0)
+    chosen = cells(options.only, options.env)
+    rows = []
+    for (name, env_name), settings in chosen.items():
+        path = options.out / name / f"{env_name}.json"
+        mark = fingerprint(settings, options.seeds, scale)
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if options.fresh or known.get("fingerprint") != mark:
+            command = f"python benchmarks/learn.py --only {name} --env {env_name} --seeds {options.seeds}"
+            found = measure(name, env_name, settings, options.seeds, scale)
+            known = {"recipe": name, "env": env_name, "settings": settings, "seeds": options.seeds, **found}
+            write_json(path, {**known, "fingerprint": mark, "scale": scale, "command": command})
+        low, high = known["interval"]
+        reached = [x for x in known["steps_to_threshold"] if x is not None]
+        rows.append([
+            f"{name} on {env_name}",
+            f"{known['final_return']:.1f} [{low:.1f}, {high:.1f}]",
+            f"{len(reached)}/{known['seeds']}",
+            f"{np.median(reached):.3g}" if reached else "-",
+            f"{known['seconds']:.1f}",
+            f"{known['compile_seconds']:.1f}",
+        ])  # fmt: skip
+        print(table([""] * 6, rows[-1:]).splitlines()[-1], flush=True)
+    print(table(["", "final return", "reached", "steps to threshold", "seconds", "compile"], rows))
+    if options.docs:
+        write_page(options.out, options.docs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The page of `learn.py`: a table and a figure for each environment, and the settings of every cell."""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import COLOURS, axes, bootstrap, interquartile_mean, save
+
+PAGE = """# What every recipe learns
+
+Each recipe in each small environment that it can act in, with {seeds} seeds. *This page is written by
+`make learn DOCS=1`; do not edit it.* One cell alone: `make learn ONLY=ppo ENV=CartPole-v1`.
+
+How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
+episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the
+threshold named above each table, by the returns of training; the steps and seconds to it are medians over those.
+*Seconds* are those of all seeds side by side in one program, and beside them those of its compilation. *Published*: a
+figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with state-dependent exploration, which
+this library does not have). A cell that falls short of a published figure says by how much.
+
+Measured on {processor}, Python {python}, jax {jax}, pgjax {pgjax}, from {first} to {last}.
+
+## All environments together
+
+The return of each recipe on a scale from a random policy (0) to the threshold (1), cut at 0 and 1; interquartile mean
+over seeds and environments, with seeds drawn anew within each environment for the interval.
+
+{together}
+{sections}
+## Settings
+
+The hyper-parameters that differ from the defaults; the JSON holds the curves of each seed, the returns of each final
+policy and the command.
+
+{settings}
+"""
+
+SECTION = """
+## {env}
+
+Threshold {threshold:g}; a random policy has about {at_random:g}.
+
+{table}
+
+![Returns of all recipes on {env} against environment steps](learn/{env}.png)
+"""
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read all cells that were run."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
+
+
+def published() -> dict[str, dict[str, list[Any]]]:
+    """Read the published figures."""
+    return tomllib.loads((Path(__file__).parent / "learn" / "published.toml").read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Format a table, first column to the left."""
+    lines = ["| " + " | ".join(row) + " |" for row in [header, [":--"] + ["--:"] * (len(header) - 1), *rows]]
+    return "\n".join(lines)
+
+
+def in_words(number: float) -> str:
+    """Write a number of steps."""
+    return f"{number / 1e6:.2g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"
+
+
+def shortfall(cell: dict[str, Any], figure: float) -> str:
+    """Say by how much a cell misses a published figure; nothing if its interval reaches it."""
+    return "" if cell["interval"][1] >= figure else f", missed by {figure - cell['final_return']:.3g}"
+
+
+def row(cell: dict[str, Any], figures: dict[str, dict[str, list[Any]]]) -> list[str]:
+    """Write a cell as a row of its environment's table."""
+    low, high = cell["interval"]
+    reached = [x for x in cell["steps_to_threshold"] if x is not None]
+    seconds = [x for x in cell["seconds_to_threshold"] if x is not None]
+    known = figures.get(cell["recipe"], {}).get(cell["env"])
+    note = "–"
+    if known:
+        figure, steps, source = known
+        note = f"{figure:g} at {in_words(steps)} ({source}){shortfall(cell, figure)}"
+    return [
+        f"`{cell['recipe']}`",
+        f"{cell['final_return']:.1f} [{low:.1f}, {high:.1f}]",
+        in_words(cell["curve"]["steps"][-1]),
+        f"{len(reached)} of {cell['seeds']}",
+        in_words(float(np.median(reached))) if reached else "–",
+        f"{np.median(seconds):.1f}" if seconds else "–",
+        f"{cell['seconds']:.1f} + {cell['compile_seconds']:.1f}",
+        note,
+    ]
+
+
+HEADER = ["recipe", "return", "steps", "reached", "steps to it", "seconds to it", "seconds + compile", "published"]
+
+
+def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
+    """Draw the median over seeds of every recipe's return, with the middle half of the seeds."""
+    figure, (panel,) = axes(width=8.0, height=5.0)
+    styles = ("-", "--", ":", "-.")
+    for i, cell in enumerate(sorted(cells, key=lambda cell: -cell["final_return"])):
+        colour, style = COLOURS[i % len(COLOURS)], styles[i // len(COLOURS) % len(styles)]
+        steps = np.array(cell["curve"]["steps"])
+        returns = np.array(cell["curve"]["return"], np.float64)
+        known = ~np.isnan(returns).any(axis=1)
+        low, middle, high = np.percentile(returns[known], [25, 50, 75], axis=1)
+        panel.plot(steps[known], middle, style, color=colour, label=cell["recipe"], linewidth=1.3)
+        panel.fill_between(steps[known], low, high, color=colour, alpha=0.12, linewidth=0)
+    panel.axhline(cells[0]["threshold"], color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
+    panel.set(xscale="log", xlabel="environment steps", ylabel="episode return, median of the seeds", title=env)
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+    save(figure, path)
+
+
+def scaled(cell: dict[str, Any]) -> np.ndarray:
+    """Put the final returns on a scale from a random policy to the threshold."""
+    share = (np.array(cell["final_by_seed"]) - cell["at_random"]) / (cell["threshold"] - cell["at_random"])
+    return np.clip(share, 0.0, 1.0)
+
+
+def together(cells: list[dict[str, Any]]) -> str:
+    """Write the table over all environments: the bootstrap draws seeds within each environment."""
+    by_recipe: dict[str, list[np.ndarray]] = {}
+    for cell in cells:
+        by_recipe.setdefault(cell["recipe"], []).append(scaled(cell))
+    rows = []
+    for name, samples in by_recipe.items():
+        statistic = lambda *x: interquartile_mean(np.concatenate(x))  # noqa: E731
+        low, high = bootstrap(*samples, statistic=statistic)
+        rows.append((statistic(*samples), [f"`{name}`", f"{len(samples)}", f"[{low:.2f}, {high:.2f}]"]))
+    ordered = [[row[0], row[1], f"{x:.2f} {row[2]}"] for x, row in sorted(rows, key=lambda pair: -pair[0])]
+    return markdown(["recipe", "environments", "scaled return"], ordered)
+
+
+def settings_of(cell: dict[str, Any]) -> list[str]:
+    """Write what a cell was run with."""
+    words = [f"{k}={v}" for part in ("make", "hyper", "model") for k, v in cell["settings"][part].items()]
+    link = f"[JSON](learn/{cell['recipe']}-{cell['env']}.json)"
+    return [f"`{cell['recipe']}` on {cell['env']}", "`" + ", ".join(words) + "`", link]
+
+
+def write_page(folder: Path, docs: Path) -> None:
+    """Write the page, its figures and the JSON of every cell into the documentation."""
+    cells, figures = read(folder), published()
+    out = docs / "learn"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    environments: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        environments.setdefault(cell["env"], []).append(cell)
+        (out / f"{cell['recipe']}-{cell['env']}.json").write_text(json.dumps(cell) + "\n")
+    sections = []
+    for env, members in environments.items():
+        draw(env, members, out / f"{env}.png")
+        rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
+        known = members[0]
+        sections.append(
+            SECTION.format(
+                env=env, threshold=known["threshold"], at_random=known["at_random"], table=markdown(HEADER, rows)
+            )
+        )
+    dates = sorted(cell["setting"]["date"] for cell in cells)
+    page = PAGE.format(
+        seeds=" or ".join(str(x) for x in sorted({cell["seeds"] for cell in cells})),
+        episodes=64,
+        first=dates[0],
+        last=dates[-1],
+        together=together(cells),
+        sections="".join(sections),
+        settings=markdown(["cell", "settings", "raw"], [settings_of(cell) for cell in cells]),
+        **{name: cells[0]["setting"][name] for name in ("processor", "python", "jax", "pgjax")},
+    )
+    (docs / "learn.md").write_text(page)
