@@ -79,7 +79,7 @@ def make_train(
         num_steps: environment steps after which an episode is given up; None takes env_params.max_steps_in_episode,
             within which each ends. A return that was cut short is never taken for a whole one: f is then not a number,
             which ranks take for the worst, and which otherwise gives the direction 0.
-        total_steps: environment steps of the run at most, if each episode takes num_steps; `environment_steps` of the
+        total_steps: environment steps of the run at most, if each episode takes num_steps; `env_steps` of the
             metrics has those that were taken.
         method: "evolution_strategy"; "pgpe" trains σ, one for each parameter, along with θ; "ars" weighs the num_top
             best directions by f over its deviation, and takes a plain step. See the functions of `pgjax.expectation`.

@@ -327,7 +327,7 @@ def search_metrics(info: SearchInfo, *, num_steps: int) -> Metrics:
 
     Returns:
         `loss`, the mean of f; `num_nonfinite`, how many values of f were not finite; `episode_return`, the mean over
-        all episodes, NaN if one was given up; `finished`, share of episodes that ended; `environment_steps`, all that
+        all episodes, NaN if one was given up; `finished`, share of episodes that ended; `env_steps`, all that
         were taken.
     """
     returns, lengths = info.aux.episode_return, info.aux.episode_length
@@ -336,7 +336,7 @@ def search_metrics(info: SearchInfo, *, num_steps: int) -> Metrics:
         "num_nonfinite": info.num_nonfinite,
         "episode_return": jnp.mean(returns),
         "finished": jnp.mean(~jnp.isnan(returns), dtype=jnp.float32),
-        "environment_steps": jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths)),
+        "env_steps": jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths)),
     }
 
 

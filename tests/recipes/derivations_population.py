@@ -119,7 +119,7 @@ def seen_by_pairs(run: Any, before: Any, keys: jax.Array, lane: Any) -> tuple[An
 
 def searched(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, slope: Array, decay: float = 0.0) -> Any:
     metrics = {"loss": -np.mean(data.returns), "num_nonfinite": 0, "grad_norm": np.linalg.norm(slope)}
-    metrics["environment_steps"] = np.sum(data.lengths)
+    metrics["env_steps"] = np.sum(data.lengths)
     gradient = slope + decay * flat(tables)
     change, adam = adam.step(gradient, hyper["learning_rate"] * (1 - hyper["anneal"] * progress))
     return unflat(flat(tables) + change, tables), adam, metrics

@@ -26,6 +26,18 @@ SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 FUNCTIONS = {"policy": world.policy, "value": world.value, "init_params": world.init_params}
 
 
+def seen_in_window(run: Any, before: Any, keys: jax.Array, lane: tuple[str, Any]) -> tuple[Any, Any]:
+    """The window of one lane as arrays, and its rollout afterwards."""
+    rollout, trajectory = run.lane(window(keys[:, 1], before.params, before.rollout), *lane)
+    return as_data(trajectory), rollout
+
+
+def as_data(trajectory: Any) -> SimpleNamespace:
+    data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
+    data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
+    return data
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is particular to a recipe."""
@@ -43,7 +55,7 @@ class Entry:
     starts: int = 1  # policies that are started from random parameters
     draws: int | None = None  # keys handed on in an update; None: one for each of `keys` but the next
     trained: str = "params"  # the field of a state that is trained: with a population, leaves [n, ...]
-    seen: Callable[..., Any] = field(default_factory=lambda: seen)  # what an update learns from
+    seen: Callable[..., Any] = seen_in_window  # what an update learns from
 
     def make(self, **settings: Any) -> pg.recipes.Recipe:
         """The recipe in the small world, or in another; total_steps is that of one member."""
@@ -185,18 +197,6 @@ def window(key: jax.Array, params: Any, rollout: Any) -> Any:
     return pg.rollout(
         key, params, rollout, policy=world.policy, env=env, env_params=env_params, num_steps=world.NUM_STEPS
     )
-
-
-def seen(run: Subject, before: Any, keys: jax.Array, lane: tuple[str, Any]) -> tuple[Any, Any]:
-    """The window of one lane as arrays, and its rollout afterwards."""
-    rollout, trajectory = run.lane(window(keys[:, 1], before.params, before.rollout), *lane)
-    return as_data(trajectory), rollout
-
-
-def as_data(trajectory: Any) -> SimpleNamespace:
-    data = SimpleNamespace(**{k: getattr(trajectory, k) for k in ("obs", "action", "reward", "next_obs", "log_prob")})
-    data.terminated, data.done = trajectory.terminated, trajectory.terminated | trajectory.truncated
-    return data
 
 
 @jax.jit
