@@ -40,6 +40,7 @@ class State:
     params: Any  # the middle of the perturbations
     log_scale: Any  # a pytree like params, the logarithm of σ; None but with method="pgpe"
     opt_state: Any
+    env_steps: Array  # int32, environment steps taken
     key: Array
     update: Array  # int32, updates done
     hyper: Hyper
@@ -127,7 +128,7 @@ def make_train(
         log_scale = jax.tree.map(lambda x: jnp.full_like(x, jnp.log(numbers.scale)), params)
         log_scale = log_scale if method == "pgpe" else None
         opt_state = optimizer(numbers, 0.0).init((params, log_scale))
-        return State(params, log_scale, opt_state, key, jnp.int32(0), numbers)
+        return State(params, log_scale, opt_state, jnp.int32(0), key, jnp.int32(0), numbers)
 
     def cost(key: Array, params: Any) -> tuple[Array, Evaluation]:
         episodes = pg.evaluate(
@@ -154,11 +155,11 @@ def make_train(
         hyper, (key, search_key) = state.hyper, jax.random.split(state.key)
         (grads, of_scale), info = search(search_key, state)
         grads, of_scale = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), (grads, of_scale))
-        metrics = search_metrics(info, num_steps=num_steps) | {"grad_norm": optax.global_norm(grads)}
+        metrics = search_metrics(info, grads, num_steps=num_steps, env_steps=state.env_steps)
         grads = jax.tree.map(lambda g, x: g + hyper.weight_decay * x, grads, state.params)
         transform, middle = optimizer(hyper, state.update / num_updates), (state.params, state.log_scale)
         updates, opt_state = transform.update((grads, of_scale), state.opt_state, middle)
         params, log_scale = optax.apply_updates(middle, updates)
-        return State(params, log_scale, opt_state, key, state.update + 1, hyper), metrics
+        return State(params, log_scale, opt_state, metrics["env_steps"], key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy)

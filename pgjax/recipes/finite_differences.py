@@ -37,6 +37,7 @@ class State:
 
     params: Any
     opt_state: Any
+    env_steps: Array  # int32, environment steps taken
     key: Array
     update: Array  # int32, updates done
     hyper: Hyper
@@ -121,7 +122,7 @@ def make_train(
     def init(key: Array, **hyper: Any) -> State:
         numbers, (start_key, key) = traced(Hyper, hyper), jax.random.split(key)
         params = start(start_key)
-        return State(params, optimizer(numbers, 0.0).init(params), key, jnp.int32(0), numbers)
+        return State(params, optimizer(numbers, 0.0).init(params), jnp.int32(0), key, jnp.int32(0), numbers)
 
     def cost(key: Array, params: Any) -> tuple[Array, Evaluation]:
         episodes = pg.evaluate(
@@ -143,8 +144,8 @@ def make_train(
         grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), grads)
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        metrics = search_metrics(info, num_steps=num_steps) | {"grad_norm": optax.global_norm(grads)}
+        metrics = search_metrics(info, grads, num_steps=num_steps, env_steps=state.env_steps)
         params = optax.apply_updates(state.params, updates)
-        return State(params, opt_state, key, state.update + 1, hyper), metrics
+        return State(params, opt_state, metrics["env_steps"], key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy)

@@ -11,6 +11,7 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from pgjax import _checks
 from pgjax._types import Environment, Policy, RolloutState, Value
@@ -316,19 +317,21 @@ def episode_metrics(rollout: RolloutState) -> Metrics:
     }
 
 
-def search_metrics(info: SearchInfo, *, num_steps: int) -> Metrics:
+def search_metrics(info: SearchInfo, grads: Any, *, num_steps: int, env_steps: Array) -> Metrics:
     """Summarise the whole episodes that a search over parameters played.
 
     Shapes: info.aux leaves [..., B]; scalars.
 
     Args:
         info: of a search whose f is minus the mean return, and whose aux is the `Evaluation`.
+        grads: the direction that it gave.
         num_steps: steps after which an episode was given up.
+        env_steps: environment steps of the run before.
 
     Returns:
         `loss`, the mean of f; `num_nonfinite`, how many values of f were not finite; `episode_return`, the mean over
-        all episodes, NaN if one was given up; `finished`, share of episodes that ended; `env_steps`, all that
-        were taken.
+        all episodes, NaN if one was given up; `finished`, share of episodes that ended; `grad_norm`; `env_steps`,
+        int32, all that the run has taken so far.
     """
     returns, lengths = info.aux.episode_return, info.aux.episode_length
     return {
@@ -336,7 +339,8 @@ def search_metrics(info: SearchInfo, *, num_steps: int) -> Metrics:
         "num_nonfinite": info.num_nonfinite,
         "episode_return": jnp.mean(returns),
         "finished": jnp.mean(~jnp.isnan(returns), dtype=jnp.float32),
-        "env_steps": jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths)),
+        "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
+        "env_steps": env_steps + jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths).astype(jnp.int32)),
     }
 
 
