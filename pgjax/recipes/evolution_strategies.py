@@ -51,13 +51,13 @@ def make_train(
     env_params: Any,
     *,
     num_pairs: int = 32,
-    num_envs: int = 4,
+    num_envs: int = 2,
     num_steps: int | None = None,
     total_steps: int = 10_000_000,
     method: Literal["evolution_strategy", "pgpe", "ars"] = "evolution_strategy",
     shaping: Shaping | None = ex.centered_ranks,
     num_top: int | None = None,
-    greedy: bool = False,
+    greedy: bool = True,
     chunk_size: int | None = None,
     model: Any = None,
     policy: Any = None,
@@ -86,7 +86,8 @@ def make_train(
             best directions by f over its deviation, and takes a plain step. See the functions of `pgjax.expectation`.
         shaping: u, for "evolution_strategy" alone: what becomes of all 2N values of f; None leaves them.
         num_top: for "ars" alone; None takes all N.
-        greedy: act by the mode of the policy's distribution in place of a sample.
+        greedy: act by the mode of the policy's distribution, as its perturbations explore; False takes a sample. Let
+            the policy that was found act in the same way.
         chunk_size: how many pairs are evaluated side by side; None takes all at once.
         model: a Flax module with a method `policy`; None takes `networks.default_actor_critic`.
         policy: in place of a model, policy(params, obs) -> distribution, of any framework.

@@ -67,7 +67,7 @@ def make_train(
     total_steps: int = 10_000_000,
     method: Literal["central", "spsa", "regression"] = "central",
     num_pairs: int = 8,
-    greedy: bool = False,
+    greedy: bool = True,
     chunk_size: int | None = None,
     model: Any = None,
     policy: Any = None,
