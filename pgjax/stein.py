@@ -1,7 +1,6 @@
 """Stein variational gradients: particles that together follow a distribution in place of one that follows a gradient."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -127,7 +127,9 @@ def spsa(
     References:
         Spall (1992), Multivariate stochastic approximation using a simultaneous perturbation gradient approximation.
     """
-    probes = Probes("spsa", params, f, epsilon, "epsilon", key, num_pairs, keyed, chunk_size, jax.random.rademacher, has_aux)
+    probes = Probes(
+        "spsa", params, f, epsilon, "epsilon", key, num_pairs, keyed, chunk_size, jax.random.rademacher, has_aux
+    )
     values = probes.pairs()
     total = probes.combined((values[:, 0] - values[:, 1]) / (2.0 * probes.num))
     return probes.back(total / probes.spread), info_of(values, probes.aux)

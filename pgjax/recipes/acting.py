@@ -179,14 +179,16 @@ def read_by(policy: Policy, params: Params, obs: Any, policy_state: Any = None) 
         A pytree like params of Python bools: whether the distribution, or the state that a recurrent policy hands on,
         depends on the leaf. Extras do not count.
     """
-    leaves, structure = jax.tree.flatten(params)
+    leaves = jax.tree.leaves(params)
+    structure: Any = jax.tree.structure(params)
 
     def outputs(leaves: Any, obs: Any, policy_state: Any) -> Any:
         distribution, _, memory = apply_policy(policy, structure.unflatten(leaves), obs, policy_state)
         return jax.tree.leaves((distribution, memory))
 
     traced = jax.make_jaxpr(outputs)(leaves, obs, policy_state).jaxpr
-    return structure.unflatten(_inputs_read(traced, [True] * len(traced.outvars))[: len(leaves)])
+    found: Params = structure.unflatten(_inputs_read(traced, [True] * len(traced.outvars))[: len(leaves)])
+    return found
 
 
 def _inputs_read(program: Any, wanted: list[bool]) -> list[bool]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import _checks
@@ -132,7 +133,7 @@ def make_train(
         along, alone = partition(grads, read)
         along = pg.svgd_direction(
             along, theta, temperature=hyper.temperature * (1.0 - hyper.cooling * progress),
-            log_prior=lambda theta: -sum(jnp.sum(jnp.square(x / hyper.prior_scale)) for x in jax.tree.leaves(theta)) / 2.0,
+            log_prior=lambda theta: -0.5 * jnp.sum(jnp.square(ravel_pytree(theta)[0] / hyper.prior_scale)),
         )  # fmt: skip
         transform = optimizer(hyper, progress)
         updates, opt_state = jax.vmap(transform.update)(combine(along, alone), state.opt_state, state.particles)

@@ -114,7 +114,9 @@ def pairs(key: jax.Array, params: Any, scale: jax.Array) -> Any:
 
 def seen_by_pairs(run: Any, before: Any, keys: jax.Array, lane: Any) -> tuple[Any, Any]:
     noise, returns, lengths = run.lane(pairs(keys[:, 1], before.params, before.hyper.scale), *lane)
-    return SimpleNamespace(noise=noise, returns=returns, lengths=lengths, before=run.lane(before.env_steps, *lane)), SimpleNamespace(episode_return=returns)
+    return SimpleNamespace(
+        noise=noise, returns=returns, lengths=lengths, before=run.lane(before.env_steps, *lane)
+    ), SimpleNamespace(episode_return=returns)
 
 
 def searched(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, slope: Array, decay: float = 0.0) -> Any:
@@ -152,7 +154,9 @@ def entries(key: jax.Array, params: Any, epsilon: jax.Array) -> Any:
 
 def seen_along_entries(run: Any, before: Any, keys: jax.Array, lane: Any) -> tuple[Any, Any]:
     returns, lengths = run.lane(entries(keys[:, 1], before.params, before.hyper.epsilon), *lane)
-    return SimpleNamespace(returns=returns, lengths=lengths, before=run.lane(before.env_steps, *lane)), SimpleNamespace(episode_return=returns)
+    return SimpleNamespace(returns=returns, lengths=lengths, before=run.lane(before.env_steps, *lane)), SimpleNamespace(
+        episode_return=returns
+    )
 
 
 def finite_differences(tables: Any, adam: Adam, data: Any, hyper: Any, progress: float, **_: Any) -> Any:

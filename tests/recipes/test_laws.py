@@ -53,7 +53,9 @@ def assert_update(name: str, lane: tuple[str, Any], number: str, expected: Any) 
     assert wanted.keys() == metrics.keys()
     for key, x in wanted.items():
         np.testing.assert_allclose(metrics[key], x, rtol=2e-4, atol=2e-6, err_msg=key)
-    jax.tree.map(np.testing.assert_array_equal, getattr(after, "rollout", None), getattr(before, "rollout", None) and rollout)
+    jax.tree.map(
+        np.testing.assert_array_equal, getattr(after, "rollout", None), getattr(before, "rollout", None) and rollout
+    )
     assert after.update == before.update + 1
 
 

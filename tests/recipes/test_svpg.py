@@ -114,4 +114,4 @@ def test_the_number_of_particles_is_checked() -> None:
         RECIPES["svpg"].make(num_particles=0)
     with pytest.raises(ValueError, match=r"temperature must lie in \[0, inf\), got -1"):
         RECIPES["svpg"].make().init(jax.random.key(0), temperature=-1.0)
-    assert population.NUM_PARTICLES == RECIPES["svpg"].members
+    assert RECIPES["svpg"].members == population.NUM_PARTICLES
