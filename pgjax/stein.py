@@ -1,4 +1,4 @@
-"""Stein variational gradients: particles that together follow a distribution in place of one that follows a gradient."""
+"""Stein variational gradients: particles that follow a distribution together, where one alone follows a gradient."""
 
 from collections.abc import Callable
 

@@ -164,7 +164,7 @@ def swap_time(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
 
-def read_by(policy: Policy, params: Params, obs: Any, policy_state: Any = None) -> Params:
+def read_by(policy: Policy, params: Params, obs: Any, *, policy_state: Any = None) -> Params:
     """Find the leaves of the parameters that a policy reads, by tracing it: the others are a critic's.
 
     Shapes: as the policy takes them.

@@ -64,7 +64,7 @@ def make_train(
     init_params: Any = None,
     policy_state: Any = None,
 ) -> Recipe:
-    """Make a run of an evolution strategy: the return of whole episodes at perturbed parameters, no gradient of a policy.
+    """Make a run of an evolution strategy: returns of whole episodes at perturbed parameters, no gradient of a policy.
 
         θ <- θ - ε/(2Nσ) Σ_i [u(f(θ + σ ε_i)) - u(f(θ - σ ε_i))] ε_i,   f = -mean return of whole episodes, by Adam
 

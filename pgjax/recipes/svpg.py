@@ -128,7 +128,7 @@ def make_train(
 
         progress = state.update / num_updates
         one = jax.tree.map(lambda x: x[0], rollout)
-        read = read_by(policy, state.params, one.obs, one.policy_state)
+        read = read_by(policy, state.params, one.obs, policy_state=one.policy_state)
         theta, _ = partition(state.particles, read)
         along, alone = partition(grads, read)
         along = pg.svgd_direction(

@@ -1,5 +1,6 @@
 """Forms of evolution strategies and of finite differences, in whole episodes, against their library functions."""
 
+import types
 from typing import Any
 
 import derivations_population as population
@@ -88,6 +89,17 @@ def test_an_episode_that_was_given_up_counts_for_nothing(settings: dict[str, Any
     assert 0.4 < metrics["finished"] < 0.76  # not the two of eight that are endless
     lottery = 2 * 6 * (1 + 1)
     assert 6 * (2 * 2 + 2 * 2 + 2 * 2) + lottery / 2 <= metrics["env_steps"] <= 6 * 8 * 2
+
+
+def test_steps_of_an_episode_that_was_given_up_are_counted() -> None:
+    episodes = types.SimpleNamespace(
+        episode_return=jnp.array([[1.0, 3.0], [jnp.nan, 4.0]]), episode_length=jnp.array([[2.0, 5.0], [jnp.nan, 3.0]])
+    )
+    info = ex.SearchInfo(jnp.float32(-2.0), jnp.int32(1), episodes)
+    metrics = pg.recipes.search_metrics(info, {"a": jnp.array([3.0, 4.0])}, num_steps=7, env_steps=jnp.int32(100))
+    assert (int(metrics["env_steps"]), float(metrics["finished"])) == (100 + 2 + 5 + 7 + 3, 0.75)
+    assert (float(metrics["grad_norm"]), float(metrics["loss"]), int(metrics["num_nonfinite"])) == (5.0, -2.0, 1)
+    assert np.isnan(metrics["episode_return"])
 
 
 def test_bad_forms_are_named() -> None:

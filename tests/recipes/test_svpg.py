@@ -92,7 +92,7 @@ def test_leaves_that_a_policy_reads_are_found_by_tracing(jitted: bool) -> None:
         after = jnp.tanh(memory + obs @ params["trunk"])
         return pg.Categorical(memory @ params["actor"]), (after @ params["critic"])[..., 0], after
 
-    assert pg.recipes.read_by(recurrent, params, jnp.ones((4, 3)), jnp.ones((4, 2))) == wanted
+    assert pg.recipes.read_by(recurrent, params, jnp.ones((4, 3)), policy_state=jnp.ones((4, 2))) == wanted
 
 
 def test_the_default_network_has_a_critic_of_its_own() -> None:
