@@ -231,6 +231,7 @@ __all__ = [
     "moving_mean",
     "n_step_actor_critic",
     "n_step_returns",
+    "natural",
     "networks",
     "normalize_value",
     "optimal_baseline",
@@ -278,7 +279,8 @@ __all__ = [
     "vtrace_actor_critic",
 ]
 
-_ON_DEMAND = ("certify", "exact", "networks", "recipes")  # not everybody needs them, and they take a while to import
+# Not everybody needs them, and they take a while to import.
+_ON_DEMAND = ("certify", "exact", "natural", "networks", "recipes")
 
 
 def __getattr__(name: str) -> ModuleType:

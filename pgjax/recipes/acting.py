@@ -124,6 +124,25 @@ def _checked_init(init_params: Callable[..., Params]) -> Callable[..., Params]:
     return init
 
 
+def require_feed_forward(functions: Functions) -> Functions:
+    """Pass on functions without memory, and refuse others.
+
+    Shapes: none are looked at.
+
+    Args:
+        functions: of a model, or given.
+
+    Returns:
+        The same functions.
+
+    Raises:
+        TypeError: if the policy is recurrent.
+    """
+    if functions.policy_state is not None:
+        raise TypeError("this recipe takes feed-forward policies only: a2c and ppo take recurrent ones as well.")
+    return functions
+
+
 def normalized(functions: Functions) -> Functions:
     """Standardise the observations that policy and value see, by statistics that travel in the parameters.
 
