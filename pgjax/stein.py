@@ -57,9 +57,9 @@ def svgd_direction(
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
         >>> theta = jnp.array([[0.0], [1.0]])
-        >>> pg.svgd_direction(jnp.zeros((2, 1)), theta, temperature=1.0, bandwidth=1.0).round(3)  # they part
-        Array([[ 0.368],
-               [-0.368]], dtype=float32)
+        >>> direction = pg.svgd_direction(jnp.zeros((2, 1)), theta, temperature=1.0, bandwidth=1.0)
+        >>> [f"{d:.3f}" for d in direction[:, 0]]  # descending along it they part
+        ['0.368', '-0.368']
 
     References:
         Liu and Wang (2016), Stein variational gradient descent: a general purpose Bayesian inference algorithm.
