@@ -144,6 +144,7 @@ from pgjax.rollout import (
     rollout_with_states,
     unroll_policy,
 )
+from pgjax.stein import median_bandwidth, svgd_direction
 
 __all__ = [
     "Bernoulli",
@@ -236,6 +237,7 @@ __all__ = [
     "log_prob_of",
     "log_prob_taken",
     "masked_mean",
+    "median_bandwidth",
     "merge_references",
     "moving_mean",
     "n_step_actor_critic",
@@ -276,6 +278,7 @@ __all__ = [
     "square_scores",
     "standardize",
     "step_baseline",
+    "svgd_direction",
     "time_features",
     "top_half",
     "trace_gradient",

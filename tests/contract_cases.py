@@ -72,6 +72,10 @@ class Draw:
         return {"actor": self.normal(FEATURES, ACTIONS).astype(dtype), "critic": self.normal(FEATURES).astype(dtype)}
 
 
+def log_prior(params: Any) -> Any:
+    return -sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(params))
+
+
 def policy(params: Any, obs: Any) -> Any:
     return pg.Categorical(obs @ params["actor"])
 
@@ -370,6 +374,11 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "diagnostics.gradient_variance": lambda d: Case((tree(d, B),)),
     "diagnostics.pairwise_cosine": lambda d: Case((tree(d, B),)),
     "diagnostics.signal_to_noise": lambda d: Case((tree(d, B),)),
+    # stein
+    "median_bandwidth": lambda d: Case((tree(d, B),)),
+    "svgd_direction": lambda d: Case(
+        (tree(d, B), tree(d, B)), {"temperature": d.number(), "bandwidth": 1 + d.number()}, {"log_prior": log_prior}
+    ),
 }
 
 DISTRIBUTIONS: dict[str, Callable[[Draw], Any]] = {

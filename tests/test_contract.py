@@ -60,7 +60,14 @@ NOT_COMPILED = {
 }
 
 # Smooth, and yet without a gradient on purpose: a baseline, a count, the weights of a likelihood.
-CONSTANT = {"value_baseline", "diagnostics.clip_fraction", "exponential_weight", "binary_weight", "softmax_weight"}
+CONSTANT = {
+    "value_baseline",
+    "median_bandwidth",
+    "diagnostics.clip_fraction",
+    "exponential_weight",
+    "binary_weight",
+    "softmax_weight",
+}
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

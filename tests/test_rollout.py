@@ -118,7 +118,7 @@ def test_a_step_leads_where_the_environment_says(window: pg.Trajectory) -> None:
     assert len(np.unique(starts, axis=0)) == len(starts) > B
 
 
-def test_a_wrapped_environment_steps_by_itself(window: pg.Trajectory) -> None:
+def test_a_wrapped_env_steps_by_itself(window: pg.Trajectory) -> None:
     """The wrapper hides the class; then the environment's own `step` is called, which resets."""
     _, wrapped = cartpole(env=pg.envs.Wrapper(CARTPOLE))
     same = np.all(wrapped.next_obs[:-1] == wrapped.obs[1:], axis=-1)

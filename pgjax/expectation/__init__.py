@@ -20,7 +20,7 @@ from pgjax.expectation import laws
 from pgjax.expectation._probes import SearchInfo
 from pgjax.expectation.antithetic import mirrored
 from pgjax.expectation.augmented import arm, disarm
-from pgjax.expectation.differences import finite_difference, spsa
+from pgjax.expectation.differences import finite_difference, regressed_difference, spsa
 from pgjax.expectation.enumeration import enumerated
 from pgjax.expectation.gaussian import quadratic, quadrature
 from pgjax.expectation.integration import nodes
@@ -63,6 +63,7 @@ __all__ = [
     "quadratic",
     "quadrature",
     "rebar",
+    "regressed_difference",
     "reinmax",
     "relax",
     "rule",

@@ -22,11 +22,12 @@ class SearchInfo:
 
     value: Array  # scalar, mean of all values of f
     num_nonfinite: Array  # scalar int32, values of f that are NaN or infinite
+    aux: Any = None  # with has_aux what else f gave: leaves [N, 2, ...], [N, 1, ...] where one side is evaluated
 
 
-def info_of(values: Array) -> SearchInfo:
+def info_of(values: Array, aux: Any = None) -> SearchInfo:
     """Summarise values of f, of any shape."""
-    return SearchInfo(jnp.mean(values), jnp.sum(~jnp.isfinite(values), dtype=jnp.int32))
+    return SearchInfo(jnp.mean(values), jnp.sum(~jnp.isfinite(values), dtype=jnp.int32), aux)
 
 
 class Probes:
@@ -47,32 +48,39 @@ class Probes:
         keyed: bool = False,
         chunk_size: int | None = None,
         draw: Draw = jax.random.normal,
+        has_aux: bool = False,
     ):
         _checks.require_callable("f", f)
         _checks.require_differentiable("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params holds no array, and {name} has nothing to perturb. Pass the parameters first.")
         params = jax.tree.map(jnp.asarray, params)
-        self.f, self.keyed, self.key, self.draw = f, keyed, key, draw
+        self.f, self.keyed, self.key, self.draw, self.has_aux = f, keyed, key, draw, has_aux
+        self.aux: Any = None  # of all values that were asked for last
         self.start = flat(params)  # [P]
         self.back = unflatten(params)
         self.spread = _spread_of(spread_name, spread, params)  # [P]
         self.num = _checks.as_positive_int("num_pairs", num)
         self.chunk_size = None if chunk_size is None else _checks.as_positive_int("chunk_size", chunk_size)
 
-    def value(self, at: Array, key: Array | None = None) -> Array:
-        """Evaluate f at a vector [P]: a scalar."""
+    def value(self, at: Array, key: Array | None = None) -> tuple[Array, Any]:
+        """Evaluate f at a vector [P]: a scalar, and what else f gave."""
         params = self.back(at)
-        result = _checks.as_array("the result of f", self.f(key, params) if self.keyed else self.f(params))
+        result, aux = self.f(key, params) if self.keyed else self.f(params), None
+        if self.has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TypeError(f"with has_aux=True f must give (value, aux), got {type(result).__name__}.")
+            result, aux = result
+        result = _checks.as_array("the result of f", result)
         if result.ndim:
             raise ValueError(
                 f"f must give one number, got shape {list(result.shape)}. Take the mean over rollouts inside f."
             )
         if jnp.issubdtype(result.dtype, jnp.integer) or result.dtype == jnp.bool_:
             result = result.astype(self.start.dtype)
-        return _checks.as_floating("the result of f", result)
+        return _checks.as_floating("the result of f", result), aux
 
-    def each(self, function: Callable[[Array], Array], indices: Array) -> Array:
+    def each(self, function: Callable[[Array], Any], indices: Array) -> Any:
         """Map a function over numbers, a chunk at a time."""
         return jax.lax.map(function, indices, batch_size=self.chunk_size or len(indices))
 
@@ -117,11 +125,17 @@ class Probes:
         return (key, None) if not self.keyed else tuple(jax.random.split(key))  # type: ignore[return-value]
 
     def _evaluated(self, *signs: float) -> Array:
-        def one(index: Array) -> Array:
+        def one(index: Array) -> Any:
             step, key = self.spread * self.noise(index), self._keys(index)[1]
-            return jnp.stack([self.value(self.start + sign * step, key) for sign in signs])
+            return stacked([self.value(self.start + sign * step, key) for sign in signs])
 
-        return self.each(one, jnp.arange(self.num))
+        values, self.aux = self.each(one, jnp.arange(self.num))
+        return values
+
+
+def stacked(rows: list[Any]) -> Any:
+    """Trees alike as one, its leaves with a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
 
 def _spread_of(name: str, x: Any, params: Params) -> Array:

@@ -35,6 +35,7 @@ def evolution_strategy(
     baseline: Array | float | None = None,
     keyed: bool = False,
     chunk_size: int | None = None,
+    has_aux: bool = False,
 ) -> tuple[Params, SearchInfo]:
     """Estimate the gradient of E f(θ + σε), ε normal, from values of f alone: a descent direction.
 
@@ -57,6 +58,7 @@ def evolution_strategy(
             that it closes over, the same for all pairs.
         chunk_size: how many pairs are evaluated side by side; None takes all at once. The noise is made again from
             keys, so that the memory is that of chunk_size copies of the parameters and the values, whatever N is.
+        has_aux: f gives (value, aux), aux a pytree of arrays that comes back in `SearchInfo.aux`.
 
     Returns:
         The gradient, a pytree like params; and `SearchInfo`.
@@ -86,7 +88,7 @@ def evolution_strategy(
         learning. Nesterov and Spokoiny (2017), Random gradient-free minimization of convex functions.
     """
     probes = Probes(
-        "evolution_strategy", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal
+        "evolution_strategy", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal, has_aux
     )
     if baseline is not None and (antithetic or shaping is not None):
         raise ValueError(
@@ -99,7 +101,7 @@ def evolution_strategy(
         weights = (weights[:, 0] - weights[:, 1]) / 2.0
     elif baseline is not None:
         weights = weights - _checks.as_scalar_or_shape("baseline", baseline, ())
-    return probes.back(probes.combined(weights / probes.num) / probes.spread), info_of(values)
+    return probes.back(probes.combined(weights / probes.num) / probes.spread), info_of(values, probes.aux)
 
 
 def pgpe(
@@ -112,6 +114,7 @@ def pgpe(
     baseline: Array | float | None = None,
     keyed: bool = False,
     chunk_size: int | None = None,
+    has_aux: bool = False,
 ) -> tuple[tuple[Params, Params], SearchInfo]:
     """Estimate the gradients of E f(μ + σε) with respect to the mean μ and the scale σ: descent directions.
 
@@ -135,6 +138,7 @@ def pgpe(
             that it closes over, the same for all pairs.
         chunk_size: how many pairs are evaluated side by side; None takes all at once. The noise is made again from
             keys, so that the memory is that of chunk_size copies of the parameters and the values, whatever N is.
+        has_aux: f gives (value, aux), aux a pytree of arrays that comes back in `SearchInfo.aux`.
 
     Returns:
         (gradient with respect to the mean, gradient with respect to the scale), pytrees like params; and
@@ -159,7 +163,7 @@ def pgpe(
     References:
         Sehnke, Osendorfer, Rückstieß, Graves, Peters and Schmidhuber (2010), Parameter-exploring policy gradients.
     """
-    probes = Probes("pgpe", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal)
+    probes = Probes("pgpe", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal, has_aux)
     if baseline is None and probes.num < 2:
         raise ValueError(
             "num_pairs must be at least 2 without a baseline, which is then the mean over the other pairs, got 1. "
@@ -174,7 +178,7 @@ def pgpe(
     weights = jnp.stack([(values[:, 0] - values[:, 1]) / 2.0, middle - others], axis=1) / probes.num
     sums = probes.combined(weights, lambda noise: jnp.stack([noise, jnp.square(noise) - 1.0]))
     mean, spread = (probes.back(row / probes.spread) for row in sums)
-    return (mean, spread), info_of(values)
+    return (mean, spread), info_of(values, probes.aux)
 
 
 def ars(
@@ -187,6 +191,7 @@ def ars(
     scale: Any,
     keyed: bool = False,
     chunk_size: int | None = None,
+    has_aux: bool = False,
 ) -> tuple[Params, SearchInfo]:
     """Compute the step of augmented random search, from the best of many directions: a descent direction.
 
@@ -207,6 +212,7 @@ def ars(
             that it closes over, the same for all pairs.
         chunk_size: how many pairs are evaluated side by side; None takes all at once. The noise is made again from
             keys, so that the memory is that of chunk_size copies of the parameters and the values, whatever N is.
+        has_aux: f gives (value, aux), aux a pytree of arrays that comes back in `SearchInfo.aux`.
 
     Returns:
         The direction, a pytree like params; and `SearchInfo`, of all 2N values.
@@ -233,7 +239,7 @@ def ars(
     References:
         Mania, Guy and Recht (2018), Simple random search of static policies is competitive for reinforcement learning.
     """
-    probes = Probes("ars", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal)
+    probes = Probes("ars", params, f, scale, "scale", key, num_pairs, keyed, chunk_size, jax.random.normal, has_aux)
     num_top = _checks.as_positive_int("num_top", num_top)
     if num_top > num_pairs:
         raise ValueError(f"num_top must be at most num_pairs={num_pairs}, got {num_top}. Try more directions.")
@@ -244,4 +250,4 @@ def ars(
     # Counted from the first, equal values have a deviation of exactly 0.
     deviation = jnp.std(used - used[0, 0])
     weights = (used[:, 0] - used[:, 1]) / (num_top * jnp.where(deviation == 0, 1.0, deviation))
-    return probes.back(probes.combined(weights, indices=top)), info_of(values)
+    return probes.back(probes.combined(weights, indices=top)), info_of(values, probes.aux)

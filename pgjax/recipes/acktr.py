@@ -84,7 +84,8 @@ def make_train(
     policy, value, init_params, _ = normalized(functions) if normalize_observations else functions
 
     def joint(params: Any, obs: Any) -> dict[str, Any]:
-        return {"policy": policy(params, obs), "value": pg.Normal(value(params, obs)[..., None], 1.0)}
+        values = value(params, obs)[..., None]
+        return {"policy": policy(params, obs), "value": pg.Normal(values, jnp.ones_like(values))}
 
     def mean_of(hyper: Hyper) -> optax.GradientTransformation:
         return optax.ema(hyper.decay, debias=True)

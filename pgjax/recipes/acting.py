@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from pgjax._types import Environment, Params, Policy, Value
 from pgjax.envs import RunningStatistics, init_statistics, normalize
 from pgjax.networks import default_actor_critic
+from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 
@@ -179,3 +181,78 @@ def swap_time(tree: Any) -> Any:
         The same tree, its first two axes swapped.
     """
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
+
+def read_by(policy: Policy, params: Params, obs: Any, *, policy_state: Any = None) -> Params:
+    """Find the leaves of the parameters that a policy reads, by tracing it: the others are a critic's.
+
+    Shapes: as the policy takes them.
+
+    Args:
+        policy: feed-forward, or recurrent if policy_state is not None.
+        params: its parameters.
+        obs: [..., features] observations.
+        policy_state: state of a recurrent policy, or None.
+
+    Returns:
+        A pytree like params of Python bools: whether the distribution, or the state that a recurrent policy hands on,
+        depends on the leaf. Extras do not count.
+    """
+    leaves = jax.tree.leaves(params)
+    structure: Any = jax.tree.structure(params)
+
+    def outputs(leaves: Any, obs: Any, policy_state: Any) -> Any:
+        distribution, _, memory = apply_policy(policy, structure.unflatten(leaves), obs, policy_state)
+        return jax.tree.leaves((distribution, memory))
+
+    traced = jax.make_jaxpr(outputs)(leaves, obs, policy_state).jaxpr
+    found: Params = structure.unflatten(_inputs_read(traced, [True] * len(traced.outvars))[: len(leaves)])
+    return found
+
+
+def _inputs_read(program: Any, wanted: list[bool]) -> list[bool]:
+    """Which inputs of a traced program its wanted outputs depend on; that of an inner jit is looked into."""
+    needed = {x for x, is_wanted in zip(program.outvars, wanted, strict=True) if is_wanted and not _is_literal(x)}
+    for step in reversed(program.eqns):
+        results = [x in needed for x in step.outvars]
+        if any(results):
+            inner = step.params["jaxpr"].jaxpr if step.primitive.name in ("jit", "pjit") else None
+            reads = [True] * len(step.invars) if inner is None else _inputs_read(inner, results)
+            needed |= {x for x, is_read in zip(step.invars, reads, strict=True) if is_read and not _is_literal(x)}
+    return [x in needed for x in program.invars]
+
+
+def _is_literal(x: Any) -> bool:
+    return isinstance(x, jax.extend.core.Literal)
+
+
+def partition(tree: Params, chosen: Params) -> tuple[Params, Params]:
+    """Part a pytree in two, each with None in place of the other's leaves.
+
+    Shapes: leaves as they are.
+
+    Args:
+        tree: a pytree.
+        chosen: a pytree like it of Python bools.
+
+    Returns:
+        The leaves that are chosen, and the rest; `combine` is the way back.
+    """
+    first = jax.tree.map(lambda x, is_chosen: x if is_chosen else None, tree, chosen)
+    second = jax.tree.map(lambda x, is_chosen: None if is_chosen else x, tree, chosen)
+    return first, second
+
+
+def combine(first: Params, second: Params) -> Params:
+    """Join the two parts of a pytree that `partition` made.
+
+    Shapes: leaves as they are.
+
+    Args:
+        first: a pytree with None in place of some leaves.
+        second: the same with None in place of the others.
+
+    Returns:
+        The whole.
+    """
+    return jax.tree.map(lambda x, y: y if x is None else x, first, second, is_leaf=lambda x: x is None)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import natural
@@ -130,13 +131,14 @@ def make_train(
             num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         fitted = natural.compatible_value(weights, state.params, trajectory, policy=policy)
+        flat = ravel_pytree(weights)[0]
         metrics = {
             "loss": jnp.mean(jnp.square(weight - fitted)),
             "value_loss": jnp.mean(errors),
             "entropy": jnp.mean(old.entropy()),
             "kl": jnp.mean(old.kl_divergence(pg.action_distribution(params, trajectory, policy=policy))),
-            "grad_norm": optax.global_norm(weights),
-            "num_nonfinite": sum(jnp.sum(~jnp.isfinite(w)) for w in jax.tree.leaves(weights)),
+            "grad_norm": jnp.linalg.norm(flat),
+            "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "explained_variance": pg.diagnostics.explained_variance(values, advantage + values),
         }
         if normalize_observations:  # only now: those that acted were those of the loss

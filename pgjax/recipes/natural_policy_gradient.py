@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import natural
@@ -17,7 +18,8 @@ from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, 
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    max_kl: Number = 0.01  # δ, mean divergence of a step from the old policy, to second order, nats
+    learning_rate: Number = 0.3  # α of the policy
+    max_kl: Number = 0.01  # δ, mean divergence of a step from the old policy at most, to second order, nats
     damping: Number = 0.1  # ξ, added to the Fisher matrix
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.97  # λ of the advantage
@@ -56,7 +58,7 @@ def make_train(
 ) -> Recipe:
     """Make a natural policy gradient run: a step along the natural gradient for each rollout, then a fit of the critic.
 
-        θ <- θ - √(2 δ / xᵀ F x) x,   x = (F + ξ)⁻¹ ∇ mean -A log π(a|s),   F the Fisher matrix over the states visited
+        θ <- θ - min(α, √(2 δ / xᵀ F x)) x,   x = (F + ξ)⁻¹ ∇ mean -A log π(a|s),   F over the states visited
 
     Args:
         As `a2c.make_train`, but for feed-forward policies, and rewards are normalised unless normalize_rewards=False;
@@ -67,7 +69,7 @@ def make_train(
 
     Returns:
         The recipe: train(key, **hyper) -> (State, metrics [num_updates]). The metric `kl` is that of the policy after
-        the update from the one that acted: near δ, but nothing holds it there, see `trpo`.
+        the update from the one that acted.
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     require_divisor("num_minibatches", num_minibatches, num_envs * num_steps)
@@ -80,7 +82,8 @@ def make_train(
 
     def step_of(hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         along = natural.scale_by_natural_gradient(num_iters, hyper.damping)
-        return optax.chain(along, natural.scale_to_divergence(hyper.max_kl), optax.scale(-1.0))
+        within = natural.scale_to_divergence(hyper.max_kl, max_scale=hyper.learning_rate)
+        return optax.chain(along, within, optax.scale(-1.0))
 
     def critic_step(hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         return optax.flatten(optax.adam(hyper.critic_learning_rate, eps=1e-5))
@@ -133,13 +136,14 @@ def make_train(
             shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values), step=fit,
             num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
+        flat = ravel_pytree(grads)[0]
         metrics = {
             "loss": loss,
             "value_loss": jnp.mean(errors),
             "entropy": jnp.mean(old.entropy()),
             "kl": divergence(params),
-            "grad_norm": optax.global_norm(grads),
-            "num_nonfinite": sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(grads)),
+            "grad_norm": jnp.linalg.norm(flat),
+            "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "explained_variance": pg.diagnostics.explained_variance(values, advantage + values),
         }
         if normalize_observations:  # only now: those that acted were those of the loss

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import natural
@@ -114,7 +115,7 @@ def make_train(
 
         def objective(params: Any) -> Array:
             log_prob = pg.log_prob_taken(pg.action_distribution(params, trajectory, policy=policy), trajectory)
-            return jnp.mean(pg.importance_weighted_loss(log_prob - trajectory.log_prob, weight))
+            return jnp.mean(pg.ppo_clip_loss(log_prob - trajectory.log_prob, weight, clip=jnp.inf))
 
         def divergence(params: Any) -> Array:
             return jnp.mean(old.kl_divergence(pg.action_distribution(params, trajectory, policy=policy)))
@@ -136,6 +137,7 @@ def make_train(
             shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values), step=fit,
             num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
+        flat = ravel_pytree(grads)[0]
         metrics = {
             "loss": loss,
             "value_loss": jnp.mean(errors),
@@ -143,8 +145,8 @@ def make_train(
             "kl": divergence(params),
             "step_scale": opt_state[-1].scale,
             "improvement": opt_state[-1].improvement,
-            "grad_norm": optax.global_norm(grads),
-            "num_nonfinite": sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(grads)),
+            "grad_norm": jnp.linalg.norm(flat),
+            "num_nonfinite": jnp.sum(~jnp.isfinite(flat)),
             "explained_variance": pg.diagnostics.explained_variance(values, advantage + values),
         }
         if normalize_observations:  # only now: those that acted were those of the loss

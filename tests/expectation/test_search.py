@@ -460,3 +460,60 @@ def test_what_makes_no_sense_is_refused_by_name() -> None:
         ex.finite_difference({}, f, epsilon=0.1)
     with pytest.raises(ValueError, match=r"^values must have shape \[n\]"):
         ex.centered_ranks(jnp.ones((2, 2)))
+
+
+# --- regression, and what comes beside a value ------------------------------------------------------------------------
+
+
+def test_a_regression_is_the_gradient_of_a_quadratic_from_as_many_pairs_as_parameters_on(x64: None) -> None:
+    """Whatever the directions: in spsa and in an evolution strategy they leave a variance."""
+    at = jnp.asarray(THETA + 0.7)
+    wanted = SLOPE + CURVATURE @ (0.7 * np.ones(2))
+    for pairs in (2, 3, 7):
+        grads, _ = ex.regressed_difference(KEY, at, quadratic, epsilon=0.3, num_pairs=pairs)
+        close(grads, wanted, rtol=1e-9)
+        assert np.abs(ex.spsa(KEY, at, quadratic, epsilon=0.3, num_pairs=pairs)[0] - wanted).max() > 1e-2
+    one, _ = ex.regressed_difference(KEY, at, quadratic, epsilon=0.3, num_pairs=1)
+    direction = np.asarray(one) / np.linalg.norm(one)
+    close(one, direction * (direction @ wanted))  # the shortest that fits: the slope along the one direction
+
+
+def test_a_regression_solves_the_normal_equations(x64: None) -> None:
+    spread = {"a": 0.2, "b": jnp.array([0.1, 0.5])}
+    params = {"a": jnp.array([0.3]), "b": jnp.array([0.4, -1.0])}
+    f = lambda p: jnp.sin(p["a"]).sum() * jnp.exp(p["b"][0]) + p["b"][1] ** 3  # noqa: E731
+    probes = _probes.Probes("", params, f, spread, "epsilon", KEY, 9)
+    directions = np.stack([probes.noise(jnp.int32(i)) for i in range(9)]) * np.array([0.2, 0.1, 0.5])
+    start = np.array([0.3, 0.4, -1.0])
+    of = lambda x: float(f({"a": jnp.asarray(x[:1]), "b": jnp.asarray(x[1:])}))  # noqa: E731
+    differences = np.array([of(start + d) - of(start - d) for d in directions]) / 2
+    wanted = np.linalg.solve(directions.T @ directions, directions.T @ differences)
+    grads, _ = ex.regressed_difference(KEY, params, f, epsilon=spread, num_pairs=9, chunk_size=2)
+    close(np.concatenate([grads["a"], grads["b"]]), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_what_f_gives_beside_its_value_comes_back_for_each_value(chunk_size: int | None) -> None:
+    at = jnp.asarray(THETA)
+    both = lambda x: (quadratic(x), {"x": x})  # noqa: E731
+    settings: dict[str, Any] = {"chunk_size": chunk_size}
+    calls = [
+        (ex.evolution_strategy, (KEY,), {"num_pairs": 3, "scale": 0.2}, 2),
+        (ex.evolution_strategy, (KEY,), {"num_pairs": 3, "scale": 0.2, "antithetic": False}, 1),
+        (ex.pgpe, (KEY,), {"num_pairs": 3, "scale": 0.2}, 2),
+        (ex.ars, (KEY,), {"num_pairs": 3, "num_top": 2, "scale": 0.2}, 2),
+        (ex.spsa, (KEY,), {"num_pairs": 3, "epsilon": 0.2}, 2),
+        (ex.regressed_difference, (KEY,), {"num_pairs": 3, "epsilon": 0.2}, 2),
+        (ex.finite_difference, (), {"epsilon": 0.2}, 2),
+        (ex.finite_difference, (), {"epsilon": 0.2, "one_sided": True}, 1),
+    ]
+    for search, key, more, sides in calls:
+        plain, info = search(*key, at, quadratic, **more, **settings)
+        grads, told = search(*key, at, both, **more, **settings, has_aux=True)
+        jax.tree.map(np.testing.assert_array_equal, plain, grads)
+        assert info.aux is None
+        assert told.aux["x"].shape[1:] == (sides, 2)
+        values = jax.vmap(jax.vmap(quadratic))(told.aux["x"])
+        np.testing.assert_allclose(values.mean(), told.value, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"with has_aux=True f must give \(value, aux\)"):
+        ex.spsa(KEY, at, quadratic, epsilon=0.1, has_aux=True)

@@ -70,7 +70,8 @@ def natural_policy_gradient(tables: Any, adam: Adam, data: Any, hyper: Any, _: f
     (obs, action), (target, weight, metrics) = rows_of(data), prepared(tables, data, hyper)
     gradient = -score_weighted(tables[0], obs, action, weight)
     step = along(tables[0], obs, gradient, hyper["damping"])
-    actor = tables[0] - scale_to(step, fisher(tables[0], obs), hyper["max_kl"]) * step
+    scale = min(hyper["learning_rate"], scale_to(step, fisher(tables[0], obs), hyper["max_kl"]))
+    actor = tables[0] - scale * step
     critic, adam, error = fitted(tables[1], adam, obs, target, hyper, order)
     log_prob = np.log(probabilities(tables[0], obs)[np.arange(len(obs)), action])
     metrics |= {"loss": -np.mean(weight * log_prob), "kl": divergence(tables[0], actor, obs), "value_loss": error}

@@ -1,86 +1,66 @@
-"""The table of recipes, and the few compiled programs on which every law is checked.
-
-A new recipe is one entry. All its laws run on one program, `Subject.update`: a vmap over `LANES` runs in the small
-world, each with hyper-parameters of its own, so that a law that needs another number needs no other program.
-"""
+"""The table of recipes: a new recipe is one entry, and all laws hold for it."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import derivations
+import derivations_a3c
+import derivations_acer
+import derivations_groups
+import derivations_impala
+import derivations_natural
 import derivations_online
+import derivations_penalty
+import derivations_population as population
+import derivations_ppg
 import jax
 import jax.numpy as jnp
 import numpy as np
 import world
+from entry import Entry, Subject, order, shuffled
 
 import pgjax as pg
 from pgjax.recipes import (
     a2c,
+    a3c,
+    acer,
+    acktr,
     average_reward_actor_critic,
     eligibility_traces,
+    evolution_strategies,
+    finite_differences,
+    grpo,
+    impala,
+    kl_ppo,
+    natural_actor_critic,
+    natural_policy_gradient,
     off_pac,
     one_step_actor_critic,
+    ppg,
     ppo,
     reinforce,
+    svpg,
+    trpo,
 )
-
-LANES = 16
-NUM_UPDATES = 300
-FUNCTIONS = {"policy": world.policy, "value": world.value, "init_params": world.init_params}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is particular to a recipe."""
-
-    module: ModuleType
-    base: dict[str, float]  # hyper-parameters under which every term counts
-    changes: dict[str, tuple[float, ...]]  # other values of each: first the neutral one
-    learner: dict[str, float]  # hyper-parameters under which the small world is learned
-    derive: Callable[..., Any]
-    settings: dict[str, Any] = field(default_factory=dict)
-    keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
-    critic: bool = True
-    num_steps: int = world.NUM_STEPS  # 1 where each environment step is followed by a step of the parameters
-    num_updates: int = NUM_UPDATES
-    looks_further: bool = True  # than to the next observation, so that it can see what a reward two steps later is for
-    discounted: bool = True  # its critic is that of the discounted objective
-    acting: Callable[..., Any] = world.policy_of  # acting(hyper, params, obs): what acts
-    memory: Callable[..., Any] = derivations.adam_of  # memory(tables): what the derivation remembers, at the start
-
-    def make(self, **settings: Any) -> pg.recipes.Recipe:
-        """The recipe in the small world, or in another."""
-        functions = {name: x for name, x in FUNCTIONS.items() if self.critic or name != "value"}
-        sizes = {"num_envs": world.NUM_ENVS, "num_steps": self.num_steps}
-        total = self.num_updates * world.NUM_ENVS * self.num_steps
-        return self.module.make_train(
-            *self.world(), **{**sizes, "total_steps": total, **functions, **self.settings, **settings}
-        )
-
-    def world(self) -> Any:
-        """The environment and its parameters."""
-        return world.world(pays_at_once=not self.looks_further)
-
 
 COMMON = {"learning_rate": 0.05, "discount": 0.9, "max_grad_norm": 1e9, "anneal": 1.0}
 CRITIC = {"lam": 0.8, "value_coef": 0.5, "entropy_coef": 0.3}
 CHANGES = {"learning_rate": (0.0, 0.2), "discount": (0.0, 1.0), "max_grad_norm": (np.inf, 0.1), "anneal": (0.0, 0.5)}
 CRITIC_CHANGES = {"lam": (0.0, 1.0), "value_coef": (0.0, 2.0), "entropy_coef": (0.0, 1.0)}
 LEARNER = {"learning_rate": 0.1, "discount": 0.8, "max_grad_norm": 1e9}
-ONE_STEP = {name: CRITIC[name] for name in ("value_coef", "entropy_coef")}
-OTHER_DATA = {"temperature": 1.5, "emphatic_lam": 1.0, "clip_rho": np.inf, "clip_c": 1.0, "clip_pg_rho": np.inf}
-
-
-def without_discount(hyper: dict[str, Any]) -> dict[str, Any]:
-    return {name: x for name, x in hyper.items() if name != "discount"}
-
+SHUFFLED = {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False}
 
 RECIPES = {
     "reinforce": Entry(reinforce, COMMON, CHANGES, LEARNER, derivations.reinforce, critic=False),
+    "reinforce, standardized": Entry(
+        reinforce,
+        COMMON,
+        CHANGES,
+        LEARNER,
+        derivations.standardized_reinforce,
+        {"standardized": True, "baseline": None},
+        critic=False,
+    ),
     "a2c": Entry(
         a2c, COMMON | CRITIC, CHANGES | CRITIC_CHANGES, LEARNER | CRITIC | {"entropy_coef": 0.0}, derivations.a2c
     ),
@@ -90,9 +70,94 @@ RECIPES = {
         CHANGES | CRITIC_CHANGES | {"clip": (1e9, 0.02), "value_clip": (np.inf, 0.01)},
         LEARNER | CRITIC | {"entropy_coef": 0.0, "clip": 0.2, "value_clip": np.inf},
         derivations.ppo,
-        {"num_epochs": 2, "num_minibatches": 4, "normalize_rewards": False},
+        SHUFFLED,
         ("next", "act", "shuffle"),
+        given=shuffled,
     ),
+    "kl_ppo": Entry(
+        kl_ppo,
+        COMMON | CRITIC | {"kl_coef": 0.5, "kl_target": 0.03, "kl_factor": 3.0},
+        CHANGES | CRITIC_CHANGES | {"kl_coef": (0.0, 20.0), "kl_target": (np.inf, 1e-4), "kl_factor": (1.0, 5.0)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "kl_coef": 1.0, "kl_target": 0.01, "kl_factor": 2.0},
+        derivations_penalty.kl_ppo,
+        SHUFFLED,
+        ("next", "act", "shuffle"),
+        given=lambda entry, keys, state, data: shuffled(entry, keys, state, data) | {"kl_coef": state.kl_coef},
+    ),
+}
+
+
+def split_for_phases(entry: Entry, key: jax.Array) -> jax.Array:
+    """The keys of an update with two phases: that of the second is split from what the first leaves."""
+    left, act_key, shuffle_key = jax.random.split(key, 3)
+    next_key, aux_key = jax.random.split(left)
+    return jnp.stack([next_key, act_key, shuffle_key, aux_key])
+
+
+def shuffled_twice(entry: Entry, keys: Any, state: Any, data: Any) -> dict[str, Any]:
+    """The order of the rows in both phases."""
+    counts = {"num_epochs": entry.settings["num_aux_epochs"], "num_minibatches": entry.settings["num_minibatches"]}
+    return shuffled(entry, keys, state, data) | {"aux_order": np.asarray(order(keys[3], **counts))}
+
+
+def grouped(keys: Any, state: Any) -> tuple[Any, Any, Any]:
+    """New episodes, the same in both members of each pair of environments."""
+    env, env_params = world.world()
+    start = pg.init_rollout(keys[2], env, env_params, num_envs=world.NUM_ENVS)
+    first = world.NUM_ENVS // 2 * [0, 1]
+    paired = jax.tree.map(lambda x: x[jnp.arange(world.NUM_ENVS) - jnp.array(first)], start)
+    return world.policy, state.params, paired
+
+
+def whole_episodes(entry: Entry, keys: Any, state: Any, data: Any) -> dict[str, Any]:
+    """The order of the environments."""
+    counts = {name: entry.settings[name] for name in ("num_epochs", "num_minibatches")}
+    return {"order": np.asarray(order(keys[3], size=world.NUM_ENVS, **counts))}
+
+
+RECIPES |= {
+    "ppg": Entry(
+        ppg,
+        COMMON | CRITIC | {"clip": 0.05, "clone_coef": 1.5},
+        CHANGES | CRITIC_CHANGES | {"clip": (1e9, 0.02), "clone_coef": (0.0, 10.0)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "clip": 0.2, "clone_coef": 10.0},
+        derivations_ppg.ppg,
+        SHUFFLED | {"num_iterations": 1, "num_aux_epochs": 2, "auxiliary": world.auxiliary},
+        ("next", "act", "shuffle", "aux"),
+        split=split_for_phases,
+        given=shuffled_twice,
+    ),
+    "grpo": Entry(
+        grpo,
+        COMMON | {"clip": 0.05, "kl_coef": 0.3},
+        CHANGES | {"clip": (1e9, 0.02), "kl_coef": (0.0, 5.0)},
+        LEARNER | {"clip": 0.2, "kl_coef": 0.0},
+        derivations_groups.rloo,
+        {
+            "group_size": 2,
+            "advantage": "rloo",
+            "num_epochs": 2,
+            "num_minibatches": 2,
+            "reference": derivations_groups.REFERENCE,
+        },
+        ("next", "act", "start", "shuffle"),
+        critic=False,
+        split=lambda entry, key: jax.random.split(key, 5),
+        acting=grouped,
+        given=whole_episodes,
+    ),
+}
+
+# Recipes that take a step after each environment step, or learn from what another policy does.
+ONE_STEP = {name: CRITIC[name] for name in ("value_coef", "entropy_coef")}
+OTHER_DATA = {"temperature": 1.5, "emphatic_lam": 1.0, "clip_rho": np.inf, "clip_c": 1.0, "clip_pg_rho": np.inf}
+
+
+def without_discount(hyper: dict[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in hyper.items() if name != "discount"}
+
+
+RECIPES |= {
     "one_step_actor_critic": Entry(
         one_step_actor_critic,
         COMMON | ONE_STEP,
@@ -101,7 +166,7 @@ RECIPES = {
         functools.partial(derivations_online.one_step, weighted=True),
         {"weight_by_discount": True},
         num_steps=1,
-        looks_further=False,
+        world=functools.partial(world.world, pays_at_once=True),  # it sees no further than to the next observation
         memory=derivations_online.stepping,
     ),
     "eligibility_traces": Entry(
@@ -134,89 +199,172 @@ RECIPES = {
         LEARNER | CRITIC | OTHER_DATA | {"entropy_coef": 0.0},
         derivations_online.off_pac,
         {"emphatic": True, "normalize_rewards": False},
-        acting=world.flattened,
+        acting=lambda keys, state: (pg.bind(world.flattened, state.hyper), state.params, state.rollout),
         memory=derivations_online.followed,
     ),
 }
 
-
-class Subject:
-    """A recipe in the small world, compiled once, and its lanes: base, one for each change, and one that learns."""
-
-    def __init__(self, entry: Entry):
-        self.entry = entry
-        self.recipe = entry.make()
-        lanes = {("base", None): entry.base, ("learner", None): {**entry.base, **entry.learner}}
-        for name, values in entry.changes.items():
-            lanes |= {(name, x): {**entry.base, name: x} for x in values}
-        lanes |= {("spare", i): entry.base for i in range(max(LANES - len(lanes), 0))}
-        self.lanes = lanes
-        self.init = jax.jit(jax.vmap(lambda key, hyper: self.recipe.init(key, **hyper)))
-        self.update = jax.jit(jax.vmap(self.recipe.update))
-
-    def start(self) -> Any:
-        """All lanes at the same start."""
-        hyper = {name: np.array([lane[name] for lane in self.lanes.values()], np.float32) for name in self.entry.base}
-        return self.init(jnp.broadcast_to(jax.random.key(7), len(self.lanes)), hyper)
-
-    def lane(self, tree: Any, name: str, number: float | None = None) -> Any:
-        """One lane of a state or of metrics, on the host, in float64."""
-        i = list(self.lanes).index((name, number))
-        return jax.tree.map(lambda x: as_numpy(x[i]), tree)
-
-    @functools.cached_property
-    def first(self) -> Any:
-        """(state before, state after, metrics) of the first update."""
-        before = self.start()
-        return before, *self.update(before)
-
-    @functools.cached_property
-    def second(self) -> Any:
-        """The same of an update in the middle of the run: the learning rate has fallen, the optimiser has a memory."""
-        before = self.first[1]
-        half = before.replace(update=jnp.full_like(before.update, self.entry.num_updates // 2))
-        return half, *self.update(half)
-
-    @functools.cached_property
-    def trained(self) -> Any:
-        """The last state, and metrics [num_updates, lanes] of the whole run."""
-        state, rows = self.start(), []
-        for _ in range(self.entry.num_updates):
-            state, metrics = self.update(state)
-            rows.append(metrics)
-        return state, jax.tree.map(lambda *x: np.stack(x), *rows)
+# Recipes whose data come from other parameters than those that are trained.
+IMPALA_LAG = 3
+REPLAY = {"replay_ratio": 2, "capacity": 4}
 
 
-def as_numpy(x: Any) -> np.ndarray:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(x))
-    x = np.asarray(x)
-    return x.astype(np.float64) if x.dtype == np.float32 else x
+def impala_acting(keys: Any, state: Any) -> tuple[Any, Any, Any]:
+    """The parameters after update - lag, where they are kept."""
+    row = (state.update - IMPALA_LAG) % (IMPALA_LAG + 1)
+    return world.policy, jax.tree.map(lambda x: x[row], state.past), state.rollout
+
+
+def a3c_acting(keys: Any, state: Any) -> tuple[Any, Any, Any]:
+    """The worker whose turn it is."""
+    return world.policy, *jax.tree.map(lambda x: x[state.update % 4], (state.workers, state.rollout))
+
+
+RECIPES |= {
+    "impala": Entry(
+        impala,
+        COMMON | CRITIC | {"clip_rho": 1.0, "clip_c": 0.9, "clip_pg_rho": 1.0},
+        CHANGES | CRITIC_CHANGES | dict.fromkeys(("clip_rho", "clip_c", "clip_pg_rho"), (np.inf, 0.5)),
+        LEARNER | CRITIC | {"entropy_coef": 0.0},
+        derivations_impala.impala,
+        {"lag": IMPALA_LAG},
+        acting=impala_acting,
+    ),
+    "a3c": Entry(
+        a3c,
+        COMMON | CRITIC | {"learning_rate": 0.02, "decay": 0.9, "eps": 1e-3},
+        CHANGES | CRITIC_CHANGES | {"decay": (0.0, 0.5), "eps": (1e-6, 1.0)},
+        LEARNER | CRITIC | {"learning_rate": 0.05, "entropy_coef": 0.0},
+        derivations_a3c.a3c,
+        {"num_workers": 4},
+        acting=a3c_acting,
+        stepped=lambda state, update: jax.tree.map(lambda x: x[int(update) % 4], state.rollout),
+        start_keys=5,
+    ),
+    "acer": Entry(
+        acer,
+        COMMON | CRITIC | {"clip_rho": 1.0, "max_divergence": 0.005, "average_decay": 0.9},
+        CHANGES
+        | CRITIC_CHANGES
+        | {"clip_rho": (np.inf, 0.5), "max_divergence": (np.inf, 0.001), "average_decay": (0.0, 0.5)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "clip_rho": 2.0, "max_divergence": 1.0},
+        derivations_acer.acer,
+        REPLAY | {"init_params": derivations_acer.init_params},
+        ("next", "act", "replay"),
+        given=lambda entry, keys, state, data: derivations_acer.replayed(keys, state, data, REPLAY),
+        state_values=lambda params: np.sum(params.critic * jax.nn.softmax(params.actor), -1),
+    ),
+}
+
+# Recipes that play many policies side by side.
+RECIPES |= {
+    "svpg": Entry(
+        svpg,
+        COMMON | CRITIC | {"temperature": 0.5, "cooling": 0.8, "prior_scale": 2.0},
+        CHANGES | CRITIC_CHANGES | {"temperature": (0.0, 3.0), "cooling": (0.0, 1.0), "prior_scale": (np.inf, 0.7)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "temperature": 0.01, "prior_scale": np.inf},
+        population.svpg,
+        {"num_particles": population.NUM_PARTICLES},
+        members=population.NUM_PARTICLES,
+        start_keys=2 * population.NUM_PARTICLES,
+        draws=population.NUM_PARTICLES,
+        trained="particles",
+        seen=population.seen_by_particles,
+    ),
+    "evolution_strategies": Entry(
+        evolution_strategies,
+        {"learning_rate": 0.05, "scale": 0.5, "weight_decay": 0.1, "anneal": 1.0},
+        {"learning_rate": (0.0, 0.2), "scale": (0.05, 2.0), "weight_decay": (0.0, 1.0), "anneal": (0.0, 0.5)},
+        {"learning_rate": 0.1, "weight_decay": 0.0},
+        population.evolution_strategies,
+        {"num_pairs": population.NUM_PAIRS, "greedy": False},
+        ("next", "search"),
+        critic=False,
+        world=world.brief,
+        stepped=None,
+        plays_itself=False,
+        members=2 * population.NUM_PAIRS,
+        draws=population.NUM_PAIRS,
+        once=False,
+        seen=population.seen_by_pairs,
+    ),
+    "finite_differences": Entry(
+        finite_differences,
+        {"learning_rate": 0.05, "epsilon": 1.0, "anneal": 1.0},
+        {"learning_rate": (0.0, 0.2), "epsilon": (0.5, 2.0), "anneal": (0.0, 0.5)},
+        {"learning_rate": 0.1},
+        population.finite_differences,
+        {"greedy": False},
+        ("next", "search"),
+        critic=False,
+        world=world.brief,
+        stepped=None,
+        plays_itself=False,
+        members=2 * population.NUM_PARAMS,
+        draws=1,
+        once=False,
+        seen=population.seen_along_entries,
+    ),
+}
+
+# Recipes that follow the natural gradient.
+NATURAL = {"damping": 0.05, "discount": 0.9, "lam": 0.8, "critic_learning_rate": 0.05}
+NATURAL_CHANGES = {
+    "damping": (0.02, 1.0),
+    "discount": (0.0, 1.0),
+    "lam": (0.0, 1.0),
+    "critic_learning_rate": (0.0, 0.2),
+}
+NATURAL_LEARNER = {"discount": 0.8, "critic_learning_rate": 0.1}
+FITTED: dict[str, Any] = {
+    "settings": SHUFFLED | {"num_iters": 20},
+    "keys": ("next", "act", "shuffle"),
+    "given": shuffled,
+    "memory": derivations_natural.critic_memory,
+}
+
+RECIPES |= {
+    "natural_policy_gradient": Entry(
+        natural_policy_gradient,
+        NATURAL | {"learning_rate": 0.3, "max_kl": 0.02},
+        NATURAL_CHANGES | {"max_kl": (0.0, 0.001), "learning_rate": (0.0, 0.01)},
+        NATURAL_LEARNER | {"learning_rate": 0.3},
+        derivations_natural.natural_policy_gradient,
+        **FITTED,
+    ),
+    "natural_actor_critic": Entry(
+        natural_actor_critic,
+        NATURAL | {"learning_rate": 0.3, "max_kl": 0.02},
+        NATURAL_CHANGES | {"max_kl": (0.0, 0.001), "learning_rate": (0.0, 0.01)},
+        NATURAL_LEARNER | {"learning_rate": 0.3},
+        derivations_natural.natural_actor_critic,
+        **FITTED,
+    ),
+    "trpo": Entry(
+        trpo,
+        NATURAL | {"max_kl": 0.1, "shrink": 0.7},
+        NATURAL_CHANGES | {"max_kl": (0.0, 0.02), "shrink": (0.9, 0.3)},
+        NATURAL_LEARNER | {"max_kl": 0.02},
+        derivations_natural.trpo,
+        # From a policy that is sure of itself the quadratic model asks for too long a step.
+        **FITTED | {"settings": FITTED["settings"] | {"init_params": world.init_sharp}},
+    ),
+    "acktr": Entry(
+        acktr,
+        {"learning_rate": 0.2, "max_kl": 0.002, "damping": 0.05, "decay": 0.8, "discount": 0.9, "anneal": 1.0} | CRITIC,
+        {"learning_rate": (0.0, 0.01), "max_kl": (0.0, 1e-4), "damping": (1e-4, 1.0), "decay": (0.0, 0.99)}
+        | {"discount": (0.0, 1.0), "anneal": (0.0, 0.5)}
+        | CRITIC_CHANGES,
+        {"learning_rate": 1.0, "max_kl": 0.1, "discount": 0.8, "entropy_coef": 0.0},
+        derivations_natural.acktr,
+        {"normalize_rewards": False, "exact_factors": True}
+        | {"policy": world.layers_policy, "value": world.layers_value, "init_params": world.init_layers},
+        memory=derivations_natural.no_factors,
+    ),
+}
 
 
 @functools.cache
 def subject(name: str) -> Subject:
+    """The recipe with its programs."""
     return Subject(RECIPES[name])
-
-
-@functools.cache
-def window(name: str) -> Callable[..., Any]:
-    """Make the rollout of each lane, from the key that acts: (key, state) -> (state of the rollout, trajectory)."""
-    entry = RECIPES[name]
-    env, env_params = entry.world()
-
-    def of_lane(key: jax.Array, state: Any) -> Any:
-        policy = pg.bind(entry.acting, state.hyper)
-        return pg.rollout(
-            key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=entry.num_steps
-        )
-
-    return jax.jit(jax.vmap(of_lane))
-
-
-@jax.jit
-def order(key: jax.Array) -> jax.Array:
-    """The rows of each minibatch of PPO, [epochs, minibatches, rows]."""
-    rows = jnp.arange(world.NUM_STEPS * world.NUM_ENVS).reshape(world.NUM_STEPS, world.NUM_ENVS)
-    settings = {name: RECIPES["ppo"].settings[name] for name in ("num_epochs", "num_minibatches")}
-    return pg.epochs(key, 0, rows, step=lambda carry, index: (carry, index), **settings)[1]

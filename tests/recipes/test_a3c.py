@@ -10,11 +10,13 @@ import optax
 import pytest
 import recall
 import world
+from entry import FUNCTIONS
 from outside import interrupt, within
-from table import FUNCTIONS, RECIPES, SIZES
+from table import RECIPES
 
 from pgjax.recipes import a2c, a3c
 
+SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 HYPER = {"learning_rate": 0.02, "discount": 0.9, "lam": 0.8, "entropy_coef": 0.1, "max_grad_norm": 0.3}
 STEPS = 8 * 5

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from table import RECIPES, as_numpy
+from entry import as_numpy
+from table import RECIPES
 
 from pgjax.recipes import acer, windows
 

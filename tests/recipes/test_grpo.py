@@ -11,7 +11,7 @@ import pytest
 import recall
 import world
 from derivations import Adam, flat
-from table import FUNCTIONS, as_numpy, order
+from entry import FUNCTIONS, as_numpy, order
 
 import pgjax as pg
 from pgjax.recipes import grpo

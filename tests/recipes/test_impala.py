@@ -14,12 +14,14 @@ import outside
 import pytest
 import recall
 import world
+from entry import FUNCTIONS, as_numpy
 from outside import Choice, interrupt, within
-from table import FUNCTIONS, RECIPES, SIZES, as_numpy
+from table import RECIPES
 
 import pgjax as pg
 from pgjax.recipes import a2c, impala
 
+SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 HYPER = {"learning_rate": 0.02, "discount": 0.9, "lam": 0.8, "entropy_coef": 0.1, "max_grad_norm": 0.3}
 HOST: dict[str, Any] = {

@@ -1,6 +1,5 @@
 """PPO with a divergence penalty: its direction, its weight, and that it is nothing where the policy has not moved."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import derivations_penalty
@@ -11,7 +10,8 @@ import pytest
 import recall
 import world
 from derivations import Adam, flat
-from table import NUM_UPDATES, RECIPES, as_numpy, order, window
+from entry import NUM_UPDATES, as_data, as_numpy, order, window
+from table import RECIPES
 
 import pgjax as pg
 from pgjax.recipes import kl_ppo
@@ -59,11 +59,8 @@ def first_update(**settings: Any) -> Any:
 def test_the_reverse_penalty_is_that_of_the_paper_and_not_the_forward_one() -> None:
     before, after, metrics = first_update(penalty="reverse")
     keys = jax.random.split(before.key, 3)
-    one = jax.tree.map(lambda x: x[None], (keys[1], before.params, before.rollout))
-    _, trajectory = jax.tree.map(lambda x: as_numpy(x[0]), window(*one))
-    names = ("obs", "action", "reward", "next_obs", "log_prob", "terminated")
-    data = SimpleNamespace(**{name: getattr(trajectory, name) for name in names})
-    data.done = trajectory.terminated | trajectory.truncated
+    one = jax.tree.map(lambda x: x[None], (keys, before))
+    data = as_data(jax.tree.map(lambda x: as_numpy(x[0]), window(ENTRY)(*one)[2]))
     tables = (as_numpy(before.params.actor), as_numpy(before.params.critic))
     hyper = {name: float(x) for name, x in before.hyper._asdict().items()}
     size = flat(tables).size

@@ -1,8 +1,8 @@
 """Laws that hold for every recipe there is and will be: see `table` for how one is added."""
 
+import collections
 import functools
 import inspect
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,35 +11,33 @@ import numpy as np
 import pytest
 import world
 from derivations import flat
-from table import RECIPES, as_numpy, order, subject, window
+from entry import as_numpy
+from table import RECIPES, subject
 
 import pgjax as pg
+from pgjax.recipes import windows
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CHANGES = [(name, change, x) for name, e in RECIPES.items() for change, values in e.changes.items() for x in values]
 CRITICS = [name for name, entry in RECIPES.items() if entry.critic]
 
 
-def window_of(rollout: Any, trajectory: Any) -> SimpleNamespace:
-    """What a derivation is given: the window, and the observation that the next action will be chosen in."""
-    names = ("obs", "action", "reward", "next_obs", "log_prob", "terminated")
-    data = SimpleNamespace(**{name: getattr(trajectory, name) for name in names}, following=rollout.obs)
-    data.done = trajectory.terminated | trajectory.truncated
-    return data
+def having(name: str) -> list[str]:
+    """The recipes with a hyper-parameter of this name."""
+    return [recipe for recipe, entry in RECIPES.items() if name in entry.base]
 
 
 def derived(name: str, lane: tuple[str, Any], number: str = "first", memory: Any = None) -> Any:
     """(tables, memory, metrics, rollout) after an update, re-derived from the state before it."""
     run = subject(name)
     before = getattr(run, number)[0]
-    keys = jax.vmap(lambda key: jax.random.split(key, len(run.entry.keys)))(before.key)
-    rollout, trajectory = run.lane(window(name)(keys[:, 1], before), *lane)
-    data = window_of(rollout, trajectory)
+    keys = jax.vmap(lambda key: run.entry.split(run.entry, key))(before.key)
+    data, rollout = run.entry.seen(run, before, keys, lane)
     state = run.lane(before, *lane)
-    tables = (state.params.actor, state.params.critic)
+    tables = run.tables(state)
     memory = run.entry.memory(tables) if memory is None else memory
     hyper, progress = state.hyper._asdict(), state.update / run.entry.num_updates
-    more = {"order": np.asarray(order(keys[0, 2]))} if "shuffle" in run.entry.keys else {}
+    more = run.entry.given(run.entry, keys[0], state, data)
     return *run.entry.derive(tables, memory, data, hyper, progress, **more), rollout
 
 
@@ -48,14 +46,16 @@ def assert_update(name: str, lane: tuple[str, Any], number: str, expected: Any) 
     run = subject(name)
     before, after, metrics = (run.lane(x, *lane) for x in getattr(run, number))
     tables, _, wanted, rollout = expected
-    old, new = (flat((x.params.actor, x.params.critic)) for x in (before, after))
+    old, new = (flat(run.tables(x)) for x in (before, after))
     np.testing.assert_allclose(new - old, flat(tables) - old, rtol=1e-3, atol=2e-6)
-    finished = ~np.isnan(rollout.episode_return)
-    wanted = wanted | {"finished": finished.mean(), "episode_return": np.mean(rollout.episode_return)}
+    known = rollout if run.entry.stepped is None else after.rollout
+    wanted = wanted | {"finished": np.mean(~np.isnan(known.episode_return))}
+    wanted["episode_return"] = np.mean(known.episode_return)
     assert wanted.keys() == metrics.keys()
     for key, x in wanted.items():
         np.testing.assert_allclose(metrics[key], x, rtol=2e-4, atol=2e-6, err_msg=key)
-    jax.tree.map(np.testing.assert_array_equal, after.rollout, rollout)
+    if run.entry.stepped is not None:
+        jax.tree.map(np.testing.assert_array_equal, run.entry.stepped(after, before.update), rollout)
     assert after.update == before.update + 1
 
 
@@ -84,20 +84,20 @@ def test_each_hyper_parameter_moves_the_result(name: str, change: str, number: f
     assert (max(moved) > 1e-4) == binds
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted({*having("learning_rate")} - {*having("critic_learning_rate")}))
 def test_without_a_learning_rate_nothing_is_learned(name: str) -> None:
     run = subject(name)
-    before, after = (run.lane(x.params, "learning_rate", 0.0) for x in (run.first[0], run.second[1]))
-    np.testing.assert_array_equal(before.actor, after.actor)
-    np.testing.assert_array_equal(before.critic, after.critic)
+    before, after = (run.tables(run.lane(x, "learning_rate", 0.0)) for x in (run.first[0], run.second[1]))
+    np.testing.assert_array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1], after[1])
 
 
-@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("name", having("value_coef"))
 def test_without_a_weight_the_critic_stays(name: str) -> None:
     run = subject(name)
-    before, after = (run.lane(x.params, "value_coef", 0.0) for x in (run.first[0], run.second[1]))
-    np.testing.assert_array_equal(before.critic, after.critic)
-    assert np.abs(before.actor - after.actor).max() > 1e-3
+    before, after = (run.tables(run.lane(x, "value_coef", 0.0)) for x in (run.first[0], run.second[1]))
+    np.testing.assert_array_equal(before[1], after[1])
+    assert np.abs(before[0] - after[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -108,62 +108,76 @@ def test_the_return_rises(name: str) -> None:
     expected = [np.tanh((logits[1] - logits[0]) / 2) for logits in (before, after)]  # of ±1
     assert expected[0] < 0.5
     assert expected[1] > 0.9
-    assert (
-        run.lane(run.trained[0].rollout.episode_return, "learner")[2 * world.CHOICE : 2 * world.CHOICE + 2] == 1
-    ).all()
+    if run.entry.plays_itself:
+        returns = run.lane(run.trained[0].rollout.episode_return, "learner")
+        assert (returns[..., 2 * world.CHOICE : 2 * world.CHOICE + 2] == 1).all()
 
 
 @pytest.mark.parametrize("name", [name for name in CRITICS if RECIPES[name].discounted])
 def test_the_critic_reaches_the_true_value_of_what_ends_and_of_what_is_cut(name: str) -> None:
     run = subject(name)
-    critic = run.lane(run.trained[0].params, "learner").critic
+    critic = run.entry.state_values(run.lane(run.trained[0].params, "learner"))
     np.testing.assert_allclose(critic[:3], world.true_value(run.entry.learner["discount"]), rtol=2e-2)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", having("anneal"))
 def test_the_learning_rate_has_fallen_to_nothing_at_the_end(name: str) -> None:
     run = subject(name)
     before = run.first[1]
     end = before.replace(update=jnp.full_like(before.update, run.entry.num_updates))
     after, _ = run.update(end)
-    np.testing.assert_array_equal(run.lane(after.params, "base").actor, run.lane(end.params, "base").actor)
-    assert np.abs(run.lane(after.params, "anneal", 0.0).actor - run.lane(end.params, "anneal", 0.0).actor).max() > 1e-3
+    still, moved = (
+        [run.tables(run.lane(x, *lane))[0] for x in (end, after)] for lane in (("base", None), ("anneal", 0.0))
+    )
+    np.testing.assert_array_equal(*still)
+    assert np.abs(moved[1] - moved[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys of the start, of acting, of shuffling, of the environments and of the network, over several updates."""
-    used: list[Any] = []
+    """Keys of the start, of acting, of shuffling, of the environments and of the network, over several updates.
+
+    A key of whole episodes serves all that are compared under common random numbers, each alike.
+    """
+    entry, used = RECIPES[name], collections.Counter()
 
     def recorded(function: Any) -> Any:
         @functools.wraps(function)
         def call(key: Any, *args: Any, **kwargs: Any) -> Any:
-            # At run time, so that each turn of a loop is seen.
-            jax.debug.callback(lambda data: used.append(tuple(data.tolist())), jax.random.key_data(key))
+            note = lambda data: used.update([tuple(np.asarray(data).tolist())])  # noqa: E731
+            jax.debug.callback(note, jax.random.key_data(key))  # one call for each member of a population
             return function(key, *args, **kwargs)
 
         return call
 
-    def data_of(key: Any) -> tuple[int, ...]:
-        return tuple(as_numpy(key).tolist())
-
-    for verb in ("init_rollout", "rollout", "epochs"):
+    for verb in ("init_rollout", "rollout", "epochs", "evaluate"):
         monkeypatch.setattr(pg, verb, recorded(getattr(pg, verb)))
-    recipe = RECIPES[name].make(init_params=recorded(world.init_params))  # a new one: nothing of it is traced yet
+    monkeypatch.setattr(windows, "draw_windows", recorded(windows.draw_windows))
+    init_params = entry.settings.get("init_params", world.init_params)
+    recipe = entry.make(init_params=recorded(init_params))  # a new one: nothing of it is traced yet
 
-    state = jax.jit(inspect.unwrap(recipe.init))(jax.random.key(3))
-    step = jax.jit(lambda state: inspect.unwrap(recipe.update)(state)[0].key)  # the rest of it is not even computed
-    jax.effects_barrier()
-    assert len(used) == 2
-    keys = [data_of(jax.random.key(3)), *used]
-    for _ in range(4):
+    def keys_of(function: Any, argument: Any) -> tuple[Any, list[Any]]:
         used.clear()
-        keys.append(data_of(state.key))
-        state = state.replace(key=step(state))
+        result = jax.block_until_ready(function(argument))
         jax.effects_barrier()
-        assert len(used) == len(RECIPES[name].keys) - 1
-        keys += used
-    assert len(keys) == 3 + 4 * len(RECIPES[name].keys)
+        assert len(set(used.values())) == 1
+        if entry.once:
+            assert set(used.values()) == {1}
+        return result, list(used)
+
+    key = jax.random.key(3)
+    state, keys = keys_of(jax.jit(inspect.unwrap(recipe.init)), key)
+    assert len(keys) == entry.start_keys
+    keys.append(tuple(as_numpy(key).tolist()))
+    step = jax.jit(lambda state: inspect.unwrap(recipe.update)(state)[0].key)  # only keys come out of it
+    draws = len(entry.keys) - 1 if entry.draws is None else entry.draws
+    for _ in range(4):
+        keys.append(tuple(as_numpy(state.key).tolist()))
+        key, more = keys_of(step, state)
+        assert len(more) == draws
+        keys += more
+        state = state.replace(key=key)
+    assert len(keys) == 1 + entry.start_keys + 4 * (1 + draws)
     assert len(set(keys)) == len(keys)
 
 
@@ -171,8 +185,8 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_vmap_over_hyper_parameters_and_seeds_gives_what_single_runs_give(name: str) -> None:
     """The lanes of the program against one run, through the recipe as it is called eagerly."""
     run = subject(name)
-    another = next(lane for lane in run.lanes if lane[0] in ("discount", "value_coef"))
-    for lane in (("base", None), another):
+    change, values = list(run.entry.changes.items())[-1]
+    for lane in (("base", None), (change, values[-1])):
         state = run.recipe.init(jax.random.key(7), **run.lanes[lane])
         for number in ("first", "second"):
             state = state.replace(update=run.lane(getattr(run, number)[0].update, *lane).astype(np.int32))
@@ -184,14 +198,18 @@ def test_vmap_over_hyper_parameters_and_seeds_gives_what_single_runs_give(name: 
                 np.testing.assert_allclose(x, together[key], rtol=1e-4, atol=1e-6, err_msg=key)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in RECIPES.items() if "clip" in entry.base])
+@pytest.mark.parametrize("name", sorted({*having("clip"), *having("kl_coef")}))
 def test_the_ratio_is_one_before_the_first_step(name: str) -> None:
-    """To 1e-6, in every row, after 1, 2 and all updates: nothing is learned and nothing lies outside the clip."""
+    """To 1e-6, in every row, after 1, 2 and all updates: nothing is learned and nothing lies outside a clip."""
     run = subject(name)
     for state in (run.first[1], run.second[1], run.trained[0]):
-        still = state.hyper._replace(
-            learning_rate=jnp.zeros_like(state.hyper.learning_rate), clip=jnp.full_like(state.hyper.clip, 1e-6)
-        )
-        metrics = run.update(state.replace(hyper=still))[1]
-        np.testing.assert_array_equal(metrics["clip_fraction"], 0.0)
+        still = {"learning_rate": 0.0, "clip": 1e-6}
+        fields = {
+            field: jnp.full_like(getattr(state.hyper, field), x)
+            for field, x in still.items()
+            if field in run.entry.base
+        }
+        metrics = run.update(state.replace(hyper=state.hyper._replace(**fields)))[1]
         assert np.asarray(metrics["kl"]).max() < 1e-12
+        if "clip" in run.entry.base:
+            np.testing.assert_array_equal(metrics["clip_fraction"], 0.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recall
-from table import as_numpy
+from entry import as_numpy
 
 import pgjax as pg
 from pgjax.recipes import a2c, ppo

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import world
-from table import FUNCTIONS, RECIPES, Subject, subject, window
-from test_laws import window_of
+from entry import FUNCTIONS, Subject, as_data, window
+from table import RECIPES, subject
 
 import pgjax as pg
 from pgjax import exact, networks
@@ -93,12 +93,11 @@ def plain_traces() -> Subject:
 def test_a_run_over_many_ends_is_that_of_the_paper(name: str) -> None:
     """Ten updates: what is carried from step to step is cut where it must be, and bootstrapped before."""
     run = plain_traces() if name == "plain_traces" else subject(name)
-    rollouts = window("eligibility_traces" if name == "plain_traces" else name)
     state, memory, ends = run.start(), None, np.zeros(2)
     for i in range(10):
         before = run.lane(state, "base")
-        act_keys = jax.vmap(jax.random.split)(state.key)[:, 1]
-        rollout, trajectory = run.lane(rollouts(act_keys, state), "base")
+        keys = jax.vmap(jax.random.split)(state.key)
+        _, rollout, trajectory = run.lane(window(run.entry)(keys, state), "base")
         state, metrics = run.update(state)
         after = run.lane(state, "base")
         if name == "plain_traces":
@@ -109,7 +108,8 @@ def test_a_run_over_many_ends_is_that_of_the_paper(name: str) -> None:
             trajectory = trajectory.replace(reward=np.asarray(pg.envs.scale_reward(scale, trajectory.reward)))
         tables = (before.params.actor, before.params.critic)
         memory = run.entry.memory(tables) if memory is None else memory
-        data = window_of(rollout, trajectory)
+        data = as_data(trajectory)
+        data.following = rollout.obs
         progress = i / run.entry.num_updates
         tables, memory, wanted = run.entry.derive(tables, memory, data, before.hyper._asdict(), progress)
         np.testing.assert_allclose(after.params.actor, tables[0], rtol=1e-3, atol=5e-6)

@@ -10,6 +10,7 @@ Each environment is of one kind, told by its row of env_params:
 
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +82,12 @@ def world(pays_at_once: bool = False) -> tuple[World, WorldParams]:
     return World(), WorldParams(max_steps_in_episode=limit, kind=kind, pays_at_once=pays_at_once)
 
 
+def brief() -> tuple[World, WorldParams]:
+    """The same, all episodes cut after two steps: for those who learn from whole ones."""
+    env, env_params = world()
+    return env, env_params.replace(max_steps_in_episode=jnp.full(NUM_ENVS, 2))
+
+
 class Tables(NamedTuple):
     actor: Any  # [cells, actions] logits
     critic: Any  # [cells] values
@@ -88,11 +95,6 @@ class Tables(NamedTuple):
 
 def policy(params: Tables, obs: Array) -> pg.Categorical:
     return pg.Categorical(obs @ params.actor)
-
-
-def policy_of(hyper: Any, params: Tables, obs: Array) -> pg.Categorical:
-    """The same for any hyper-parameters."""
-    return policy(params, obs)
 
 
 def flattened(hyper: Any, params: Tables, obs: Array) -> pg.Categorical:
@@ -114,6 +116,37 @@ def init_params(key: Array) -> Tables:
     return Tables(
         0.3 * jax.random.normal(actor_key, (NUM_CELLS, NUM_ACTIONS)), 0.3 * jax.random.normal(critic_key, (NUM_CELLS,))
     )
+
+
+def init_sharp(key: Array) -> Tables:
+    """The same, the policy nearly deterministic."""
+    tables = init_params(key)
+    return tables._replace(actor=8.0 * tables.actor)
+
+
+class Layers(NamedTuple):
+    """The same tables as kernels of Flax's dense layers."""
+
+    actor: Any  # [cells, actions]
+    kernel: Any  # [cells, 1]
+
+    @property
+    def critic(self) -> Any:
+        """The values, [cells]."""
+        return self.kernel[..., 0]
+
+
+def layers_policy(params: Layers, obs: Array) -> pg.Categorical:
+    return pg.Categorical(nn.Dense(NUM_ACTIONS, use_bias=False).apply({"params": {"kernel": params.actor}}, obs))
+
+
+def layers_value(params: Layers, obs: Array) -> Any:
+    return nn.Dense(1, use_bias=False).apply({"params": {"kernel": params.kernel}}, obs)[..., 0]
+
+
+def init_layers(key: Array) -> Layers:
+    tables = init_params(key)
+    return Layers(tables.actor, tables.critic[:, None])
 
 
 def true_value(discount: float) -> np.ndarray:
