@@ -23,6 +23,7 @@ def conjugate_gradients(product: Callable[[Any], Any], b: Any, *, num_iters: int
     """Solve A x = b for a symmetric positive definite A, given by its products; stop at the relative residual tol."""
     plus = lambda x, scale, y: jax.tree.map(lambda u, v: (u + scale * v).astype(u.dtype), x, y)  # noqa: E731
     start = dot(b, b)
+    tol = max(tol, 8 * float(jnp.finfo(start.dtype).eps))  # what is left below that is rounding
 
     def iterate(carry: Any, _: None) -> tuple[Any, None]:
         x, residual, direction, square = carry

@@ -22,7 +22,7 @@ class Hyper(NamedTuple):
     learning_rate: Number = 1e-3  # of Adam
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.9  # λ of the V-trace target
-    temperature: Number = 1.5  # τ of the default behaviour, π^(1/τ)
+    behaviour_temperature: Number = 1.5  # τ of the default behaviour, π^(1/τ)
     emphatic_lam: Number = 1.0  # λ_a of the emphasis: 0 counts each visited state alike, 1 in full; if emphatic
     clip_rho: Number = float("inf")  # ρ̄, bound of the ratios of the critic's errors; inf: V of the learned policy
     clip_c: Number = 1.0  # c̄, bound of the ratios that carry errors back
@@ -139,7 +139,7 @@ def make_train(
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key)
-        acting = pg.bind(flattened, hyper.temperature) if behaviour is None else behaviour
+        acting = pg.bind(flattened, hyper.behaviour_temperature) if behaviour is None else behaviour
         rollout, trajectory = pg.rollout(
             act_key, state.params, state.rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps
         )

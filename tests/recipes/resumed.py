@@ -5,4 +5,10 @@ from table import RECIPES
 
 SHORT = {"num_envs": world.NUM_ENVS, "num_steps": 2, "total_steps": 3 * world.NUM_ENVS * 2}
 
+
+def step_size(name: str, x: float) -> dict[str, float]:
+    """What sets the length of a recipe's steps, as a keyword."""
+    return {"learning_rate" if "learning_rate" in RECIPES[name].base else "max_kl": x}
+
+
 make = {name: lambda entry=entry: entry.make(**SHORT) for name, entry in RECIPES.items()}

@@ -150,7 +150,13 @@ RECIPES |= {
 
 # Recipes that take a step after each environment step, or learn from what another policy does.
 ONE_STEP = {name: CRITIC[name] for name in ("value_coef", "entropy_coef")}
-OTHER_DATA = {"temperature": 1.5, "emphatic_lam": 1.0, "clip_rho": np.inf, "clip_c": 1.0, "clip_pg_rho": np.inf}
+OTHER_DATA = {
+    "behaviour_temperature": 1.5,
+    "emphatic_lam": 1.0,
+    "clip_rho": np.inf,
+    "clip_c": 1.0,
+    "clip_pg_rho": np.inf,
+}
 
 
 def without_discount(hyper: dict[str, Any]) -> dict[str, Any]:
@@ -191,11 +197,14 @@ RECIPES |= {
     ),
     "off_pac": Entry(
         off_pac,
-        COMMON | CRITIC | OTHER_DATA | {"temperature": 4.0, "clip_rho": 1.05, "clip_c": 1.02, "clip_pg_rho": 1.05},
+        COMMON
+        | CRITIC
+        | OTHER_DATA
+        | {"behaviour_temperature": 4.0, "clip_rho": 1.05, "clip_c": 1.02, "clip_pg_rho": 1.05},
         CHANGES
         | CRITIC_CHANGES
         | {"clip_rho": (np.inf, 0.5), "clip_c": (np.inf, 0.5), "clip_pg_rho": (np.inf, 0.5)}
-        | {"temperature": (1.0, 2.0), "emphatic_lam": (0.0, 0.5)},
+        | {"behaviour_temperature": (1.0, 2.0), "emphatic_lam": (0.0, 0.5)},
         LEARNER | CRITIC | OTHER_DATA | {"entropy_coef": 0.0},
         derivations_online.off_pac,
         {"emphatic": True, "normalize_rewards": False},

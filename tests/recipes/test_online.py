@@ -175,7 +175,7 @@ def test_emphatic_weights_reach_the_optimum_from_which_the_semi_gradient_goes_aw
 def test_without_a_temperature_the_ratio_is_one_and_without_emphasis_the_trace_is_left_out() -> None:
     run = subject("off_pac")
     for state in (run.start(), run.first[1], run.second[1]):
-        metrics = run.lane(run.update(state)[1], "temperature", 1.0)
+        metrics = run.lane(run.update(state)[1], "behaviour_temperature", 1.0)
         np.testing.assert_allclose(metrics["ratio_max"], 1.0, atol=1e-6)
         assert run.lane(run.update(state)[1], "base")["ratio_max"] > 1.01
     plain = RECIPES["off_pac"].make(emphatic=False)

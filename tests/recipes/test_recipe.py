@@ -118,13 +118,13 @@ from pathlib import Path
 import flax.serialization, jax
 sys.path.insert(0, sys.argv[2])
 jax.config.update("jax_disable_most_optimizations", True)
-from resumed import make
+from resumed import make, step_size
 import pgjax as pg
 
 folder = Path(sys.argv[1])
 for name in make:
     recipe = make[name]()
-    like = recipe.init(jax.random.key(99), learning_rate=0.5)
+    like = recipe.init(jax.random.key(99), **step_size(name, 0.5))
     for path in sorted(folder.glob(f"{name}-*.saved")):
         state = flax.serialization.from_bytes(like, path.read_bytes())
         state = pg.recipes.train(recipe, state, every=1, progress=False)
@@ -134,7 +134,7 @@ for name in make:
 
 def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path) -> None:
     """Every recipe, and PPO with everything it can carry: recurrent, normalised observations and rewards."""
-    from resumed import make
+    from resumed import make, step_size
 
     ends = {}
     for name, build in make.items():
@@ -144,7 +144,7 @@ def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(t
             path = tmp_path / f"{name}-{int(state.update)}.saved"
             path.write_bytes(flax.serialization.to_bytes(state))
 
-        state = recipe.init(jax.random.key(1), learning_rate=0.1)
+        state = recipe.init(jax.random.key(1), **step_size(name, 0.1))
         save(state, None)
         state = pg.recipes.train(recipe, state, every=1, report=save, progress=False)
         ends[name] = flax.serialization.to_bytes(state)

@@ -99,7 +99,7 @@ def policy(params: Tables, obs: Array) -> pg.Categorical:
 
 def flattened(hyper: Any, params: Tables, obs: Array) -> pg.Categorical:
     """π^(1/τ), up to a constant."""
-    return pg.Categorical(obs @ params.actor / hyper.temperature)
+    return pg.Categorical(obs @ params.actor / hyper.behaviour_temperature)
 
 
 def value(params: Tables, obs: Array) -> Array:
