@@ -18,7 +18,7 @@ from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, 
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 0.1  # α of the policy
+    learning_rate: Number = 0.3  # α of the policy
     max_kl: Number = 0.03  # δ, mean divergence of a step from the old policy at most, to second order, nats
     damping: Number = 0.1  # ξ, penalty on the weights of the compatible critic
     discount: Number = 0.99  # γ, per environment step
