@@ -27,6 +27,7 @@ NOT_PLAIN = {
     "envs": "environments",
     "exact": "processes; tests/exact holds each to a second derivation",
     "expectation": "distributions and functions of an action",
+    "natural": "policies and gradients",
     "networks": "Flax modules",
     "recipes": "environments",
     "reference": "functions of a key",

@@ -102,3 +102,27 @@ def test_what_is_no_log_probability_is_refused_by_name() -> None:
             loss(jnp.zeros(3, int), jnp.zeros(3))
         with pytest.raises(ValueError, match=r"^ref_log_prob must have the shape of log_prob"):
             loss(jnp.zeros((3, 2)), jnp.zeros(3))
+
+
+def test_the_rule_that_adapts_the_weight_follows_a_sequence_worked_by_hand() -> None:
+    """d_targ = 0.02: halved below 0.01333, doubled above 0.03, kept between and on both bounds."""
+    divergences = (0.05, 0.031, 0.03, 0.02, 0.0134, 0.0133, 0.0, 0.01)
+    weights = (2.0, 4.0, 4.0, 4.0, 4.0, 2.0, 1.0, 0.5)
+    coefficient = 1.0
+    for d, weight in zip(divergences, weights, strict=True):
+        coefficient = pg.adapt_kl_coefficient(coefficient, d, target=0.02)
+        assert float(coefficient) == weight
+    wide = {"target": 0.02, "factor": 3.0, "tolerance": 3.0}
+    after = pg.adapt_kl_coefficient(jnp.full(4, 3.0), jnp.array([0.1, 0.05, 0.01, 0.001]), **wide)
+    np.testing.assert_array_equal(after, [9.0, 3.0, 3.0, 1.0])
+
+
+def test_a_weight_neither_dies_nor_overflows_and_zero_stays_zero() -> None:
+    low, high = jnp.float32(1.0), jnp.float32(1.0)
+    for _ in range(300):
+        low = pg.adapt_kl_coefficient(low, 0.0, target=0.01)
+        high = pg.adapt_kl_coefficient(high, 1.0, target=0.01)
+    np.testing.assert_allclose([low, high], [1e-8, 1e8], rtol=1e-6)
+    assert float(pg.adapt_kl_coefficient(low, 1.0, target=0.01)) > 1.9e-8
+    assert float(pg.adapt_kl_coefficient(0.0, 1.0, target=0.01)) == 0.0
+    assert float(pg.adapt_kl_coefficient(3.0, jnp.nan, target=0.01)) == 3.0

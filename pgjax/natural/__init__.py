@@ -1,11 +1,11 @@
 """Natural gradients: Fisher matrices, trust regions and Kronecker-factored curvature, as optax transforms."""
 
+from pgjax.losses import adapt_kl_coefficient
 from pgjax.natural.compatible import compatible_features, compatible_value, fit_compatible_critic
 from pgjax.natural.fisher import fisher_matrix, fisher_vector_product, score_vector_product
 from pgjax.natural.kfac import KroneckerFactors, kronecker_factors, scale_by_kfac
 from pgjax.natural.transforms import (
     BacktrackState,
-    adapt_penalty,
     backtrack,
     scale_by_natural_gradient,
     scale_to_divergence,
@@ -15,7 +15,7 @@ from pgjax.natural.transforms import (
 __all__ = [
     "BacktrackState",
     "KroneckerFactors",
-    "adapt_penalty",
+    "adapt_kl_coefficient",
     "backtrack",
     "compatible_features",
     "compatible_value",

@@ -17,7 +17,6 @@ OfParams = Callable[[Params], Array]
 
 __all__ = [
     "BacktrackState",
-    "adapt_penalty",
     "backtrack",
     "scale_by_natural_gradient",
     "scale_to_divergence",
@@ -246,35 +245,3 @@ def trpo(
         optax.scale(-1.0),
         backtrack(max_kl, shrink, max_steps),
     )
-
-
-def adapt_penalty(
-    coef: Number, divergence: Array, *, target: Number, factor: Number = 2.0, slack: Number = 1.5
-) -> Array:
-    """Adapt the weight of a divergence so that what is measured comes to a target.
-
-        β -> β · 2  if d > 1.5 d_target,   β / 2  if d < d_target / 1.5,   else β
-
-    Shapes: all scalars, or of one shape.
-
-    Args:
-        coef: β, weight of the divergence in the loss, per nat.
-        divergence: d, measured after the update, nats.
-        target: d_target, nats.
-        factor: by how much the weight changes.
-        slack: how far from the target it may stay as it is.
-
-    Returns:
-        The new weight; unchanged where divergence is NaN.
-
-    Example:
-        >>> import jax.numpy as jnp, pgjax as pg
-        >>> print(pg.natural.adapt_penalty(1.0, jnp.array([0.1, 0.011, 0.001]), target=0.01))
-        [2.  1.  0.5]
-
-    References:
-        Schulman, Wolski, Dhariwal, Radford and Klimov (2017), Proximal policy optimization algorithms, section 4.
-    """
-    coef = jnp.asarray(coef, jnp.result_type(float))
-    more, less = divergence > slack * target, divergence < target / slack
-    return jnp.where(more, coef * factor, jnp.where(less, coef / factor, coef))

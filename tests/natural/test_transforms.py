@@ -183,11 +183,3 @@ def test_parameters_that_the_objective_does_not_know_stay_where_they_are() -> No
     np.testing.assert_array_equal(step["other"], 0.0)
     assert step["policy"][0] > 0.1
     assert optax.apply_updates(params, step)["policy"].dtype == params["policy"].dtype
-
-
-def test_the_penalty_is_doubled_halved_or_left() -> None:
-    """By hand: target 0.01, so above 0.015 it doubles and below 0.00667 it halves."""
-    divergence = np.array([0.0, 0.0066, 0.0067, 0.01, 0.015, 0.0151, 1.0, np.nan, np.inf])
-    found = natural.adapt_penalty(3.0, divergence, target=0.01)
-    np.testing.assert_array_equal(found, [1.5, 1.5, 3.0, 3.0, 3.0, 6.0, 6.0, 3.0, 6.0])
-    np.testing.assert_array_equal(natural.adapt_penalty(3.0, 0.5, target=0.1, factor=10.0, slack=6.0), 3.0)
