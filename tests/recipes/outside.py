@@ -71,12 +71,14 @@ def within(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"not done within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGINT, ctrl_c)
     alive = [thread.name for thread in threading.enumerate() if thread.name.startswith(("actor", "learner", "crew"))]
     assert not alive
 
