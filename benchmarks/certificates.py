@@ -75,22 +75,23 @@ FAST = Size(
 
 
 def certify_suite(size: Size, folder: Path, *, resume: bool) -> list[exact.Certificate]:
-    """Certify all that fits on each of the problems; what a stopped run has found is kept if resume is true."""
+    """Certify all that fits on each of the problems; what earlier runs have found is kept if resume is true."""
     found: list[exact.Certificate] = []
     folder.mkdir(parents=True, exist_ok=True)
     for name in size.problems:
         start = time.perf_counter()
         path = folder / f"{name}.pickle"
-        if resume and path.exists():
-            found += pickle.loads(path.read_bytes())
-            continue
+        known: list[exact.Certificate] = pickle.loads(path.read_bytes()) if resume and path.exists() else []
         problem = exact.certificate_problems()[name]()
         endless = problem.num_steps is None and not problem.takes_rules
         fitting = [c for c in exact.registry() if c.fits(problem) and not (endless and c.pair is None)]
         if not size.everything:
             fitting = [c for c in fitting if c.is_rule or c.name in size.compared]
+        fitting = [c for c in fitting if c.name not in {x.estimator for x in known}]
         cost_batch = size.cost_batch if name in size.timed else None
-        certificates = exact.certify_all(fitting, problem, terms=True, cost_batch=cost_batch)
+        certificates = known + (
+            exact.certify_all(fitting, problem, terms=True, cost_batch=cost_batch) if fitting else []
+        )
         path.write_bytes(pickle.dumps(certificates))
         found += certificates
         print(f"{name}: {len(fitting)} certificates in {time.perf_counter() - start:.0f} s", flush=True)
@@ -209,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/certificates"), help="where to write")
     parser.add_argument("--docs", type=Path, help="folder of the documentation whose page and figures to write anew")
-    parser.add_argument("--resume", action="store_true", help="take up a stopped run of the same code")
+    parser.add_argument("--resume", action="store_true", help="keep what is in the folder, measure what is not")
     parser.add_argument("--fast", action="store_true", help="a few problems, candidates and samples, in seconds")
     options = parser.parse_args(arguments)
     start, size = time.perf_counter(), FAST if options.fast else FULL

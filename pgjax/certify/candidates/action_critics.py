@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pgjax._types import Trajectory
 from pgjax.certify.candidates.arguments import WHOLE, returns, weight
 from pgjax.certify.candidates.candidate import Candidate
-from pgjax.estimators import control_variate, expected_gradient, linearized_critic, sampled_gradient
+from pgjax.estimators import acer, control_variate, expected_gradient, linearized_critic, sampled_gradient
 from pgjax.expectation import at_mode, enumerated, pathwise, relax, score_function, taken
 
 Array = jax.Array
@@ -23,7 +23,7 @@ def action_critic_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_expected(), *_control_variates(), *_sampled()]
+    return [*_expected(), *_control_variates(), *_sampled(), *_replayed()]
 
 
 def _expected() -> list[Candidate]:
@@ -100,3 +100,26 @@ def _sampled() -> list[Candidate]:
             needs=(*WHOLE, FINITE), noise=relax, reference="Grathwohl et al. (2018)",
         ),
     ]  # fmt: skip
+
+
+def _replayed() -> list[Candidate]:
+    """ACER at ratio 1: right with the exact critic; where the ratio is truncated, the critic stands in for it."""
+
+    def entry(name: str, claim: str | None, exact: bool, clip_rho: float) -> Candidate:
+        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+            critic = problem.critic if exact else problem.erring_critic
+
+            def of_all(params: Any, obs: Array) -> Array:
+                number = problem.policy(problem.params, obs).logits.shape[-1]
+                return jnp.stack([critic(obs, jnp.full(obs.shape[:-1], a)) for a in range(number)], axis=-1)
+
+            behaviour = jax.lax.stop_gradient(problem.policy(problem.params, trajectory.obs))
+            return {"critic": of_all, "behaviour": behaviour, "clip_rho": clip_rho, "value_coef": 0.0}
+
+        needs = ("own data", "exact value", FINITE) if exact else (*WHOLE, FINITE)
+        return Candidate(name, acer, arguments, claim=claim, needs=needs, reference="Wang et al. (2017)")
+
+    return [
+        entry("ACER, exact critic, without γ^t", "dropped discount", True, 10.0),
+        entry("ACER truncated at 1/2, wrong critic, without γ^t", None, False, 0.5),
+    ]
