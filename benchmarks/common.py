@@ -86,10 +86,10 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Compute the 95 % percentile bootstrap interval of a statistic; several samples are resampled each by itself.
 
-    Of a sample of one there is none: NaN.
+    Of a sample of one, or with a number that is none, there is no interval: NaN.
     """
     samples = tuple(np.ravel(x) for x in samples)
-    if min(len(x) for x in samples) < 2:
+    if min(len(x) for x in samples) < 2 or not all(np.isfinite(x).all() for x in samples):
         return float("nan"), float("nan")
     found = scipy.stats.bootstrap(
         samples, statistic, vectorized=False, n_resamples=repeats, method="percentile", rng=np.random.default_rng(seed)

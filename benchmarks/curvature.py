@@ -21,7 +21,7 @@ PAGE = """# The price of curvature
 
 What a step of each kind takes beside the gradient that it starts from: a policy with two hidden layers and two actions,
 {rows} states, in one run. The natural gradient takes ten iterations of conjugate gradients; TRPO adds the scale and the
-line search, whose first length is allowed here; K-FAC takes its factors from one drawn action for each state, or from
+line search; K-FAC takes its factors from one drawn action for each state, or from
 the exact expectation over both, and inverts them. Each figure is the median of {repeats} turns in which all steps take
 part, compilation apart; in brackets the least and the most.
 

@@ -117,9 +117,10 @@ def test_one_step_and_agents_fold_alike() -> None:
 
 def test_folding_traces_once_vmaps_and_keeps_dtypes() -> None:
     rows = window(6, N_STEPS, N)
-    pg.fold.jitted.clear_cache()
-    folded = [pg.fold(window(seed, N_STEPS, N), discount=0.1 * seed) for seed in range(3)]
-    assert pg.fold.jitted._cache_size() == 1
+    folded = [pg.fold(window(0, N_STEPS, N), discount=0.0)]
+    programs = pg.fold.jitted._cache_size()
+    folded += [pg.fold(window(seed, N_STEPS, N), discount=0.1 * seed) for seed in (1, 2)]
+    assert pg.fold.jitted._cache_size() == programs
     windows = jax.tree.map(lambda *xs: jnp.stack(xs), *(window(seed, N_STEPS, N) for seed in range(3)))
     together = jax.vmap(lambda w, discount: pg.fold(w, discount=discount))(windows, 0.1 * jnp.arange(3.0))
     jax.tree.map(lambda x, *ys: np.testing.assert_allclose(x, np.stack(ys), rtol=1e-12), together, *folded)
