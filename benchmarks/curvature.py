@@ -98,7 +98,7 @@ def draw(ratios: dict[int, dict[str, np.ndarray]], path: Path) -> None:
     panel.set(xscale="log", yscale="log", xlabel="width of both hidden layers", ylabel="time, in plain gradients")
     panel.set_xticks(widths, [str(w) for w in widths])
     panel.minorticks_off()
-    panel.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     save(figure, path)
 
 
