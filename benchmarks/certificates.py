@@ -89,11 +89,9 @@ def certify_suite(size: Size, folder: Path, *, resume: bool) -> list[exact.Certi
             fitting = [c for c in fitting if c.is_rule or c.name in size.compared]
         fitting = [c for c in fitting if c.name not in {x.estimator for x in known}]
         cost_batch = size.cost_batch if name in size.timed else None
-        certificates = known + (
-            exact.certify_all(fitting, problem, terms=True, cost_batch=cost_batch) if fitting else []
-        )
-        path.write_bytes(pickle.dumps(certificates))
-        found += certificates
+        new = exact.certify_all(fitting, problem, terms=True, cost_batch=cost_batch) if fitting else []
+        path.write_bytes(pickle.dumps([*known, *new]))
+        found += [*known, *new]
         print(f"{name}: {len(fitting)} certificates in {time.perf_counter() - start:.0f} s", flush=True)
     return found
 

@@ -112,7 +112,7 @@ def acer(
     Returns:
         The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`, whose
         targets hold `value_target` and `action_value` [T, B] and `direction` z [T, B, K], and whose metrics hold the
-        means of `policy_loss`, `value_loss`, `entropy`, and with average_params `kl` and `projected_fraction`.
+        means of `policy_loss`, `value_loss`, `entropy`, and with average_params `kl` and ``projected_fraction``.
 
     Raises:
         TypeError: if a mask is not boolean, an array not floating, or the policy or behaviour is not Categorical.

@@ -66,7 +66,7 @@ def kronecker_factors(key: Array | None, params: Params, obs: Any, *, policy: Po
         obs: the states to average over.
         policy: policy(params, obs) -> distribution, (distribution, extras) or a tree of distributions: with
             ``{"policy": ..., "value": pg.Normal(value[..., None], 1.0)}`` the critic's layers get the factors of
-            Gauss and Newton. It applies Flax modules, `nn.Dense` once each, and is not recurrent.
+            Gauss and Newton. It applies Flax modules, each dense layer once, and is not recurrent.
 
     Returns:
         The factors. Layers that the policy does not use, or whose kernel is no leaf of params, have none. Further

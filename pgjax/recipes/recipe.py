@@ -373,7 +373,7 @@ def longest_episode(env: Environment, env_params: Any) -> int:
         env_params: its parameters, concrete numbers, shared or with one row for each environment; or None.
 
     Returns:
-        The greatest `max_steps_in_episode`.
+        The greatest ``max_steps_in_episode``.
 
     Raises:
         ValueError: if the parameters have none.
