@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from common import markdown
+
 Figures = dict[str, Any]  # of one certificate, as `Certificate.as_dict` gives them
 
 INTRODUCTION = """# Certificates
@@ -128,9 +130,7 @@ def table(columns: Sequence[tuple[str, Callable[[Any], str]]], rows: Sequence[An
     Returns:
         Markdown.
     """
-    rule = [":--"] * left + ["--:"] * (len(columns) - left)
-    cells = [[header for header, _ in columns], rule, *([cell(row) for _, cell in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+    return markdown([header for header, _ in columns], [[cell(row) for _, cell in columns] for row in rows], left)
 
 
 def _cosine(c: Figures) -> str:

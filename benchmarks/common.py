@@ -97,6 +97,12 @@ def bootstrap(
     return float(found.low), float(found.high)
 
 
+def markdown(header: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """Format a table in Markdown: the first `left` columns to the left, the others to the right."""
+    rule = [":--"] * left + ["--:"] * (len(header) - left)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Format a plain table: first column left, the others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

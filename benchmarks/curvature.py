@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import COLOURS, axes, quick_to_compile, save, setting, table, write_json
+from common import COLOURS, axes, markdown, quick_to_compile, save, setting, table, write_json
 
 import pgjax as pg
 from pgjax import natural
@@ -132,9 +132,8 @@ def main() -> None:
     for folder in [options.out, *([options.docs] if options.docs else [])]:
         draw(ratios, folder / "curvature.png")
     if options.docs:
-        lines = ["| " + " | ".join(row) + " |" for row in [header, [":--"] + ["--:"] * (len(header) - 1), *rows]]
         where = {name: setting()[name] for name in ("processor", "python", "jax", "pgjax", "date")}
-        page = PAGE.format(rows=options.rows, repeats=options.repeats, table="\n".join(lines), **where)
+        page = PAGE.format(rows=options.rows, repeats=options.repeats, table=markdown(header, rows), **where)
         (options.docs / "curvature.md").write_text(page)
 
 

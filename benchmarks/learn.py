@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from common import bootstrap, interquartile_mean, quick_to_compile, table, write_json
 from learn_page import write_page
@@ -26,7 +27,6 @@ from pgjax.recipes import train as drive
 FOLDER = Path(__file__).parent / "learn"
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0")
 THRESHOLDS = dict(zip(ENVIRONMENTS, (475.0, -100.0, -120.0, -200.0, 90.0), strict=True))
-AT_RANDOM = dict(zip(ENVIRONMENTS, (22.0, -499.0, -200.0, -1220.0, -33.0), strict=True))
 CURVE, NUM_EPISODES = 100, 64
 
 
@@ -123,7 +123,6 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
         "steps_to_threshold": [None if i is None else float(steps[i, s]) for s, i in enumerate(reached)],
         "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
         "threshold": THRESHOLDS[env_name],
-        "at_random": AT_RANDOM[env_name],
         "seconds": run["seconds"][-1],
         "compile_seconds": run["compile_seconds"],
         "curve": {
@@ -132,6 +131,21 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
             "return": [[None if np.isnan(x) else round(float(x), 3) for x in row] for row in returns[rows]],
         },
     }
+
+
+def random_return(env_name: str) -> float:
+    """Measure what actions drawn uniformly earn, the mean over 256 episodes."""
+    env, env_params = gymnax.make(env_name)
+    space = env.action_space(env_params)
+
+    def uniform(params: Any, obs: jax.Array) -> Any:
+        if hasattr(space, "n"):
+            return pg.Categorical(jnp.zeros((*obs.shape[:-1], space.n)))
+        ones = jnp.ones((*obs.shape[:-1], *space.shape))
+        return pg.Beta(ones, ones, space.low, space.high)
+
+    played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=env_params, num_episodes=256)
+    return float(played.episode_return.mean())
 
 
 def fingerprint(settings: dict[str, Any], seeds: int, scale: float) -> str:
@@ -178,7 +192,8 @@ def main() -> None:
         print(table([""] * 6, rows[-1:]).splitlines()[-1], flush=True)
     print(table(["", "final return", "reached", "steps to threshold", "seconds", "compile"], rows))
     if options.docs:
-        write_page(options.out, options.docs)
+        at_random = {name: random_return(name) for name in {env_name for _, env_name in chosen}}
+        write_page(options.out, options.docs, at_random=at_random, num_episodes=NUM_EPISODES)
 
 
 if __name__ == "__main__":

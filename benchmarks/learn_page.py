@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import COLOURS, axes, bootstrap, interquartile_mean, save
+from common import COLOURS, axes, bootstrap, interquartile_mean, markdown, save
 
 PAGE = """# What every recipe learns
 
@@ -42,7 +42,7 @@ policy and the command.
 SECTION = """
 ## {env}
 
-Threshold {threshold:g}; a random policy has about {at_random:g}.
+Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
 
 {table}
 
@@ -58,12 +58,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def published() -> dict[str, dict[str, list[Any]]]:
     """Read the published figures."""
     return tomllib.loads((Path(__file__).parent / "learn" / "published.toml").read_text())
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Format a table, first column to the left."""
-    lines = ["| " + " | ".join(row) + " |" for row in [header, [":--"] + ["--:"] * (len(header) - 1), *rows]]
-    return "\n".join(lines)
 
 
 def in_words(number: float) -> str:
@@ -119,17 +113,17 @@ def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def scaled(cell: dict[str, Any]) -> np.ndarray:
+def scaled(cell: dict[str, Any], at_random: float) -> np.ndarray:
     """Put the final returns on a scale from a random policy to the threshold."""
-    share = (np.array(cell["final_by_seed"]) - cell["at_random"]) / (cell["threshold"] - cell["at_random"])
+    share = (np.array(cell["final_by_seed"]) - at_random) / (cell["threshold"] - at_random)
     return np.clip(share, 0.0, 1.0)
 
 
-def together(cells: list[dict[str, Any]]) -> str:
+def together(cells: list[dict[str, Any]], at_random: dict[str, float]) -> str:
     """Write the table over all environments: the bootstrap draws seeds within each environment."""
     by_recipe: dict[str, list[np.ndarray]] = {}
     for cell in cells:
-        by_recipe.setdefault(cell["recipe"], []).append(scaled(cell))
+        by_recipe.setdefault(cell["recipe"], []).append(scaled(cell, at_random[cell["env"]]))
     rows = []
     for name, samples in by_recipe.items():
         statistic = lambda *x: interquartile_mean(np.concatenate(x))  # noqa: E731
@@ -146,9 +140,9 @@ def settings_of(cell: dict[str, Any]) -> list[str]:
     return [f"`{cell['recipe']}` on {cell['env']}", "`" + ", ".join(words) + "`", link]
 
 
-def write_page(folder: Path, docs: Path) -> None:
-    """Write the page, its figures and the JSON of every cell into the documentation."""
-    cells, figures = read(folder), published()
+def write_page(folder: Path, docs: Path, *, at_random: dict[str, float], num_episodes: int) -> None:
+    """Write the page, its figures and the JSON of every cell in these environments into the documentation."""
+    cells, figures = [cell for cell in read(folder) if cell["env"] in at_random], published()
     out = docs / "learn"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -160,19 +154,15 @@ def write_page(folder: Path, docs: Path) -> None:
     for env, members in environments.items():
         draw(env, members, out / f"{env}.png")
         rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
-        known = members[0]
-        sections.append(
-            SECTION.format(
-                env=env, threshold=known["threshold"], at_random=known["at_random"], table=markdown(HEADER, rows)
-            )
-        )
+        known = {"threshold": members[0]["threshold"], "at_random": at_random[env]}
+        sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **known))
     dates = sorted(cell["setting"]["date"] for cell in cells)
     page = PAGE.format(
         seeds=" or ".join(str(x) for x in sorted({cell["seeds"] for cell in cells})),
-        episodes=64,
+        episodes=num_episodes,
         first=dates[0],
         last=dates[-1],
-        together=together(cells),
+        together=together(cells, at_random),
         sections="".join(sections),
         settings=markdown(["cell", "settings", "raw"], [settings_of(cell) for cell in cells]),
         **{name: cells[0]["setting"][name] for name in ("processor", "python", "jax", "pgjax")},

@@ -10,11 +10,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
 SERVANTS = {"peers_rejax.py"}  # started by another script, in the environment of rejax
-# Of the scripts whose fast form takes minutes, a part; the slow tests run all of `reproduce.py`.
-SHORTER = {
-    "learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"],
-    "reproduce.py": ["--only", "mohamed_2020", "ilyas_2020"],
-}
+SHORTER = {"learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"]}  # its fast form takes ten minutes
 
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in SERVANTS])
@@ -31,12 +27,6 @@ def test_the_fast_form_runs_and_writes_what_it_says(script: str, tmp_path: pathl
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
     assert list(tmp_path.rglob("*.json")), "no figures were written"
-
-
-@pytest.mark.slow
-def test_every_paper_runs_in_its_fast_form(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(SHORTER, "reproduce.py")
-    test_the_fast_form_runs_and_writes_what_it_says("reproduce.py", tmp_path)
 
 
 def test_there_are_scripts_and_what_they_import_of_each_other_is_used() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import types
 import warnings
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import probes
 import pytest
 from flax import linen, nnx
+from gymnax.environments import spaces
 from probes import coin, collect, start
 
 import pgjax as pg
@@ -105,8 +107,11 @@ def test_a_discretised_action_is_a_point_of_the_box_and_the_default_network_choo
 
 def test_only_a_bounded_vector_is_discretised() -> None:
     cartpole, params = gymnax.make("CartPole-v1")
+    unbounded = types.SimpleNamespace(action_space=lambda params: spaces.Box(-np.inf, np.inf, (2,)))
     with pytest.raises(ValueError, match=r"^DiscretizedAction needs an environment whose action is a bounded vector"):
         DiscretizedAction(cartpole, 5).action_space(params)
+    with pytest.raises(ValueError, match=r"^DiscretizedAction needs finite bounds, got -inf"):
+        DiscretizedAction(unbounded, 5).action_space(params)
     with pytest.raises(ValueError, match=r"^num_choices must be at least 2, got 1"):
         DiscretizedAction(cartpole, 1)
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import spaces
 
 from pgjax import _checks
@@ -247,4 +248,7 @@ class DiscretizedAction(Wrapper):
         box = self.env.action_space(given_params(self.env, params))
         if not hasattr(box, "low") or len(box.shape) != 1:
             raise ValueError(f"DiscretizedAction needs an environment whose action is a bounded vector, got {box}.")
+        known = [np.asarray(x) for x in (box.low, box.high) if not isinstance(x, jax.core.Tracer)]
+        if not all(np.isfinite(x).all() for x in known):
+            raise ValueError(f"DiscretizedAction needs finite bounds, got {box.low} and {box.high}.")
         return box

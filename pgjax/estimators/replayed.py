@@ -15,6 +15,7 @@ from pgjax.estimators.terms import action_distribution, log_prob_taken, values_a
 from pgjax.expectation.terms import through
 from pgjax.losses import value_loss
 from pgjax.returns import retrace
+from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 stop = jax.lax.stop_gradient
@@ -144,8 +145,7 @@ def acer(
     _checks.require_shape("logits of behaviour", behaviour.logits, distribution.logits.shape, of="those of the policy")
 
     def state_value(params: Params, obs: Any) -> Array:
-        result = policy(params, obs)
-        return expected_value(result[0] if isinstance(result, tuple) else result, critic(params, obs))
+        return expected_value(apply_policy(policy, params, obs, None)[0], critic(params, obs))
 
     action_values = critic(params, trajectory.obs)
     _checks.require_shape("the result of critic", action_values, distribution.logits.shape, of="the policy's logits")
@@ -190,7 +190,15 @@ def acer(
 
 
 def expected_value(distribution: Categorical, action_values: Array) -> Array:
-    """Compute E_π Q: [...] of action values [..., K]."""
+    """Compute the value of a state, E_π Q(s, ·).
+
+    Args:
+        distribution: π, batch axes [...].
+        action_values: [..., K] float, reward units.
+
+    Returns:
+        [...] float, reward units.
+    """
     return jnp.sum(distribution.probs * action_values, -1)
 
 
@@ -202,7 +210,18 @@ def _of_action(action_values: Array, action: Any) -> Array:
 
 
 def as_categorical(name: str, distribution: Any) -> Categorical:
-    """Check that a distribution is Categorical, and return it."""
+    """Check that a distribution is Categorical.
+
+    Args:
+        name: what it is, for the message.
+        distribution: whatever was given.
+
+    Returns:
+        The same.
+
+    Raises:
+        TypeError: if it is of another class.
+    """
     if not isinstance(distribution, Categorical):
         raise TypeError(f"{name} must be a Categorical, got {type(distribution).__name__}: ACER lists all actions.")
     return distribution

@@ -11,6 +11,7 @@ from pgjax._types import Params, Policy, RolloutState, Trajectory
 from pgjax.estimators.terms import action_distribution, log_prob_taken
 from pgjax.natural._conjugate import conjugate_gradients
 from pgjax.natural.fisher import score_vector_product
+from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 
@@ -53,8 +54,7 @@ def compatible_features(params: Params, obs: Any, action: Any, *, policy: Policy
     """
 
     def log_prob(params: Params) -> Array:
-        found: Any = policy(params, obs)
-        return (found[0] if isinstance(found, tuple) else found).log_prob(action)
+        return apply_policy(policy, params, obs, None)[0].log_prob(action)
 
     rows, forward = jax.linearize(log_prob, params)
     backward = jax.linear_transpose(forward, params)

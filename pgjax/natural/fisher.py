@@ -12,6 +12,7 @@ from pgjax._flat import flat, unflatten
 from pgjax._types import Params, Policy, RolloutState, Trajectory
 from pgjax.estimators.terms import action_distribution, log_prob_taken
 from pgjax.expectation.sampling import parts
+from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 Product = Callable[[Params], Params]
@@ -58,7 +59,7 @@ def fisher_vector_product(params: Params, obs: Any, *, policy: Policy, weight: A
         Kakade (2001), A natural policy gradient.
         Schulman, Levine, Moritz, Jordan and Abbeel (2015), Trust region policy optimization, appendix C.
     """
-    outputs, curvature, _ = _of_policy(params, obs, policy, weight)
+    outputs, curvature = _of_policy(params, obs, policy, weight)
     _, forward = jax.linearize(outputs, params)
     backward = jax.linear_transpose(forward, params)
     return lambda v: backward(curvature(forward(v)))[0]
@@ -96,9 +97,9 @@ def fisher_matrix(params: Params, obs: Any, *, policy: Policy, weight: Array | N
     """
     product = fisher_vector_product(params, obs, policy=policy, weight=weight)
     back = unflatten(params)
-    identity = jnp.eye(flat(params).size)
     cast = lambda tree: jax.tree.map(lambda x, like: x.astype(like.dtype), tree, params)  # noqa: E731
-    return jax.vmap(lambda row: flat(product(cast(back(row)))))(identity.astype(flat(params).dtype))
+    whole = flat(params)
+    return jax.vmap(lambda row: flat(product(cast(back(row)))))(jnp.eye(whole.size, dtype=whole.dtype))
 
 
 def score_vector_product(
@@ -148,13 +149,13 @@ def score_vector_product(
 
 def _of_policy(
     params: Params, obs: Any, policy: Policy, weight: Array | None
-) -> tuple[Callable[..., list[Array]], Callable[[list[Array]], list[Array]], int]:
-    """Return params -> z, u -> F_z u averaged over the rows, and the number of rows."""
+) -> tuple[Callable[..., list[Array]], Callable[[list[Array]], list[Array]]]:
+    """Return params -> z, and u -> F_z u averaged over the rows."""
     distribution = jax.lax.stop_gradient(distribution_of(policy, params, obs))
-    kl, at, _ = divergence_from(distribution)
-    rows = jax.eval_shape(kl, at)
+    kl, at = divergence_from(distribution)
     if weight is not None:
-        _checks.require_shape("weight", weight, rows.shape, of="the rows of the policy's distribution")
+        rows = jax.eval_shape(kl, at).shape
+        _checks.require_shape("weight", weight, rows, of="the rows of the policy's distribution")
 
     def total(z: list[Array]) -> Array:
         each = kl(z)
@@ -163,18 +164,36 @@ def _of_policy(
     def outputs(params: Params) -> list[Array]:
         return floating(distribution_of(policy, params, obs))[0]
 
-    return outputs, lambda u: jax.jvp(jax.grad(total), (at,), (u,))[1], rows.size
+    return outputs, lambda u: jax.jvp(jax.grad(total), (at,), (u,))[1]
 
 
 def distribution_of(policy: Policy, params: Params, obs: Any) -> Any:
-    """Return what a policy gives for observations, without the extras."""
+    """Return what a feed-forward policy gives for observations, without the extras.
+
+    Args:
+        policy: policy(params, obs) -> distribution, (distribution, extras), or a dict or list of distributions.
+        params: its parameters.
+        obs: the observations.
+
+    Returns:
+        The distribution or the tree of them.
+
+    Raises:
+        TypeError: if it gives something else.
+    """
     found: Any = policy(params, obs)
-    is_pair = isinstance(found, tuple) and not hasattr(found, "log_prob") and len(found) == 2
-    return found[0] if is_pair and not hasattr(found[1], "log_prob") else found
+    return found if isinstance(found, dict | list) else apply_policy(lambda *_: found, params, obs, None)[0]
 
 
 def floating(distribution: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
-    """Return the floating leaves of a distribution, and the way back."""
+    """Take the floating leaves out of a distribution.
+
+    Args:
+        distribution: a distribution or a tree of them.
+
+    Returns:
+        The leaves, and the function that puts others in their place.
+    """
     leaves, treedef = jax.tree.flatten(distribution)
     structure: Any = treedef
     kept = [jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in leaves]
@@ -186,15 +205,24 @@ def floating(distribution: Any) -> tuple[list[Array], Callable[[list[Array]], An
     return [x for x, keep in zip(leaves, kept, strict=True) if keep], join
 
 
-def divergence_from(distribution: Any) -> tuple[Callable[..., Array], list[Array], Callable[[list[Array]], Any]]:
-    """Return z -> KL(π ‖ π_z) for each row, the z of the distribution itself, and z -> π_z."""
+def divergence_from(distribution: Any) -> tuple[Callable[..., Array], list[Array]]:
+    """Make the divergence from a distribution a function of the parameters z of another.
+
+    Args:
+        distribution: π, a distribution or a tree of independent ones.
+
+    Returns:
+        z -> KL(π ‖ π_z) for each row, and the z of the distribution itself.
+
+    Raises:
+        TypeError: if there is something in it that has no kl_divergence.
+    """
     at, join = floating(distribution)
+    for (d,) in parts("the Fisher matrix", distribution)[1]:
+        if not hasattr(d, "kl_divergence"):
+            raise TypeError(f"the policy's distribution needs kl_divergence, {type(d).__name__} has none.")
 
     def kl(z: list[Array]) -> Array:
-        pairs = parts("the Fisher matrix", distribution, join(z))[1]
-        for d, _ in pairs:
-            if not hasattr(d, "kl_divergence"):
-                raise TypeError(f"the policy's distribution needs kl_divergence, {type(d).__name__} has none.")
-        return sum(d.kl_divergence(other) for d, other in pairs)
+        return sum(d.kl_divergence(other) for d, other in parts("the Fisher matrix", distribution, join(z))[1])
 
-    return kl, at, join
+    return kl, at

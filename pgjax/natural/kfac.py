@@ -103,7 +103,7 @@ def kronecker_factors(key: Array | None, params: Params, obs: Any, *, policy: Po
 
     distribution, seen = run(None)
     distribution = jax.lax.stop_gradient(distribution)
-    kl, at, _ = divergence_from(distribution)
+    kl, at = divergence_from(distribution)
     rows = jax.eval_shape(kl, at).shape
     _require_dense(seen, rows)
     probes = [jnp.zeros_like(x) for x in seen.outputs]
@@ -227,12 +227,28 @@ def _block(params: Params, obs: Any, policy: Policy, path: Path) -> Array:
 
 
 def leaf_at(tree: Any, path: Path) -> Array:
-    """Return the leaf at a path."""
+    """Look up a leaf.
+
+    Args:
+        tree: a pytree.
+        path: where the leaf stands, as jax.tree_util.tree_leaves_with_path has it.
+
+    Returns:
+        The leaf.
+    """
     return dict(jax.tree_util.tree_leaves_with_path(tree))[path]
 
 
 def replaced(tree: Any, new: dict[Path, Array]) -> Any:
-    """Return a tree with other leaves at some paths."""
+    """Put other leaves at some paths.
+
+    Args:
+        tree: a pytree.
+        new: leaves by path.
+
+    Returns:
+        The tree with them.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, x: new.get(path, x), tree)
 
 
@@ -300,6 +316,12 @@ def inverse(matrix: Array) -> Array:
     """Invert a symmetric positive definite matrix; under vmap one after the other.
 
     Several batched solves of LAPACK in one program may never return on two cores (jaxlib 0.10.2).
+
+    Args:
+        matrix: [n, n] float.
+
+    Returns:
+        [n, n] float, symmetric.
     """
     half = jnp.linalg.cholesky(matrix)
     whole = jax.scipy.linalg.cho_solve((half, True), jnp.eye(matrix.shape[0], dtype=matrix.dtype))

@@ -39,12 +39,11 @@ from pgjax.recipes.recipe import (
     check_hyper,
     count_updates,
     episode_metrics,
-    longest_episode,
     require_divisor,
-    search_metrics,
     traced,
     train,
 )
+from pgjax.recipes.searching import longest_episode, search_metrics
 
 __all__ = [
     "Functions",

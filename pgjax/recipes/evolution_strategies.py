@@ -17,10 +17,9 @@ from pgjax.recipes.recipe import (
     Number,
     Recipe,
     count_updates,
-    longest_episode,
-    search_metrics,
     traced,
 )
+from pgjax.recipes.searching import longest_episode, search_metrics
 from pgjax.rollout import Evaluation
 
 

@@ -14,6 +14,7 @@ from pgjax._types import Policy
 from pgjax.distributions import tempered
 from pgjax.recipes.acting import as_functions, require_feed_forward
 from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.rollout.policies import apply_policy
 
 
 class Hyper(NamedTuple):
@@ -120,8 +121,7 @@ def make_train(
     )
 
     def flattened(temperature: Array, params: Any, obs: Any) -> Any:
-        result = policy(params, obs)
-        return tempered(result[0] if isinstance(result, tuple) else result, temperature)
+        return tempered(apply_policy(policy, params, obs, None)[0], temperature)
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
         adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)

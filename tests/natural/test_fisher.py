@@ -101,7 +101,7 @@ def test_rows_are_weighted_and_extras_left_out() -> None:
     np.testing.assert_allclose(fisher_matrix(params, OBS, policy=with_extras, weight=weight), expected, atol=1e-13)
     with pytest.raises(ValueError, match="weight must have the shape of the rows"):
         fisher_matrix(params, OBS, policy=policy, weight=weight[:4])
-    with pytest.raises(TypeError, match="needs a distribution"):
+    with pytest.raises(TypeError, match="policy must return a distribution"):
         fisher_matrix(params, OBS, policy=layered)
 
 
