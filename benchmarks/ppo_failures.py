@@ -6,6 +6,7 @@ ppo_failures.json, ppo_failures.md and a figure; with --docs the page and the fi
 
 import argparse
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,7 +249,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for panel, (name, found) in zip(panels, results.items(), strict=True):
         for colour, (method, x) in zip(COLOURS, found.items(), strict=False):
             panel.plot(x["curve"], color=colour, label=method, linewidth=1.2)
-        panel.set(xlabel="updates", title=FAILURES[name].title)
+        panel.set(xlabel="updates", title=textwrap.fill(FAILURES[name].title, 32))
         panel.legend(frameon=False, fontsize=7)
     panels[0].set_ylabel("mean reward")
     save(figure, path)
