@@ -7,7 +7,7 @@ core of it; `pgjax.exact` knows the true gradient, `pgjax.recipes` holds whole a
 import importlib
 from types import ModuleType
 
-from pgjax import diagnostics, distributions, envs, expectation
+from pgjax import diagnostics, distributions, envs, expectation, exploration
 from pgjax._functions import bind
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Transition, Value
 from pgjax.baselines import (
@@ -42,6 +42,7 @@ from pgjax.distributions import (
     OneHotCategorical,
     TanhNormal,
     log_prob_of,
+    sample_action,
 )
 from pgjax.estimators import (
     Contributions,
@@ -204,6 +205,7 @@ __all__ = [
     "exact",
     "expectation",
     "expected_gradient",
+    "exploration",
     "exponential_weight",
     "factor_log_probs",
     "factorized_gradient",
@@ -265,6 +267,7 @@ __all__ = [
     "rollout",
     "rollout_noise",
     "rollout_with_states",
+    "sample_action",
     "sampled_gradient",
     "scale_by_storm",
     "scale_by_svrpg",

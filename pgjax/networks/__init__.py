@@ -15,21 +15,32 @@ The initialisation is that of PPO practice: orthogonal, with gain √2 for hidde
 policy, so that it starts near the uniform or the central action, and 1 for the head of a value; biases are 0.
 """
 
+from pgjax.networks.action_values import ActorWithCritics
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.critics import ContinuousQNetwork, Ensemble, QNetwork, ValueNetwork
-from pgjax.networks.defaults import default_actor_critic, default_recurrent_actor_critic
-from pgjax.networks.heads import BernoulliPolicy, BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
+from pgjax.networks.defaults import default_actor_critic, default_actor_with_critics, default_recurrent_actor_critic
+from pgjax.networks.heads import (
+    BernoulliPolicy,
+    BetaPolicy,
+    DeterministicPolicy,
+    DiscretePolicy,
+    GaussianPolicy,
+    TanhGaussianPolicy,
+)
 from pgjax.networks.layers import MLP, Convolutions
 from pgjax.networks.observations import Features
+from pgjax.networks.spaces import action_box
 
 __all__ = [
     "MLP",
     "ActorCritic",
+    "ActorWithCritics",
     "BernoulliPolicy",
     "BetaPolicy",
     "ContinuousQNetwork",
     "ConvActorCritic",
     "Convolutions",
+    "DeterministicPolicy",
     "DiscretePolicy",
     "Ensemble",
     "Features",
@@ -38,6 +49,8 @@ __all__ = [
     "RecurrentActorCritic",
     "TanhGaussianPolicy",
     "ValueNetwork",
+    "action_box",
     "default_actor_critic",
+    "default_actor_with_critics",
     "default_recurrent_actor_critic",
 ]

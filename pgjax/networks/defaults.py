@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.envs.description import agents_of, single_params
+from pgjax.networks.action_values import ActorWithCritics
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.layers import Activation
 from pgjax.networks.observations import Features, features_of
-from pgjax.networks.spaces import head_for
+from pgjax.networks.spaces import action_box, head_for
 
 
 def default_actor_critic(
@@ -40,8 +41,8 @@ def default_actor_critic(
         env: the environment.
         env_params: its parameters, concrete numbers, shared or with one row for each environment: a box then
             reaches from the least lower to the greatest upper bound.
-        head: "normal", "tanh_normal" or "beta" for a box, "categorical" or "bernoulli" for discrete spaces; None takes
-            the first that fits. Or a Flax module of your own from features [..., F] to a distribution.
+        head: "normal", "tanh_normal", "beta" or "deterministic" for a box, "categorical" or "bernoulli" for discrete
+            spaces; None takes the first that fits. Or a Flax module of your own from features [..., F] to a distribution.
         features: widths of the hidden layers; None takes (64, 64) for vectors and (128,) after convolutions.
         activation: what follows each of them; None takes tanh for vectors and relu for planes.
         dtype: what the hidden layers compute in.
@@ -122,6 +123,71 @@ def default_recurrent_actor_critic(
         features = (128,) if planes else (64,)
     activation = activation or (nn.relu if planes else nn.tanh)
     return RecurrentActorCritic(head, hidden, features, activation, dtype, (16,) if planes else (), encode)
+
+
+def default_actor_with_critics(
+    env: Any,
+    env_params: Any,
+    *,
+    head: str | nn.Module | None = None,
+    features: tuple[int, ...] = (256, 256),
+    num_critics: int = 2,
+    num_outputs: int | None = None,
+    activation: Activation = nn.relu,
+    layer_norm: bool = False,
+    dtype: Any = jnp.float32,
+) -> ActorWithCritics:
+    """Make a policy with critics of its actions that fits an environment, for deterministic and off-policy methods.
+
+    Observations are treated as `default_actor_critic` treats them, by each trunk for itself.
+
+    Shapes: obs as `rollout` gives it, [..., *obs]; values [E, ...] with E = num_critics, and with a last axis of
+    num_outputs where that is given; [E, ..., A] of all A discrete actions.
+
+    Args:
+        env: as for `default_actor_critic`, like the others that are not said here.
+        env_params: its parameters.
+        head: "deterministic" or "tanh_normal" for a box, "categorical" for discrete actions, or a Flax module; None
+            takes the first of these that fits.
+        features: widths of the hidden layers of each trunk.
+        num_critics: E, critics with parameters of their own.
+        num_outputs: numbers that each critic gives, such as logits of atoms; None for one.
+        activation: what follows each hidden layer.
+        layer_norm: whether each hidden layer is normalised before its activation.
+        dtype: what the hidden layers compute in.
+
+    Returns:
+        A Flax module with methods `policy(obs)` -> distribution and `action_value(obs, action)` -> [E, ...], or
+        `action_value(obs)` for discrete actions; equal arguments give equal modules.
+
+    Raises:
+        TypeError: if the actions are neither one vector in a box nor one discrete number.
+        ValueError: if head does not fit the action space, or the box is not bounded.
+
+    Example:
+        >>> import gymnax, jax, pgjax as pg
+        >>> env, env_params = gymnax.make("Pendulum-v1")
+        >>> model = pg.networks.default_actor_with_critics(env, env_params, features=(8,))
+        >>> state = pg.init_rollout(jax.random.key(0), env, env_params, num_envs=3)
+        >>> actor = model.init(jax.random.key(1), state.obs, method="policy")
+        >>> model.apply(actor, state.obs, method="policy").mode().shape
+        (3, 1)
+    """
+    space = env.action_space(single_params(env, env_params))
+    box: dict[str, Any] = {}
+    if hasattr(space, "n") and getattr(space, "shape", ()) == ():
+        box = {"num_actions": int(space.n)}
+        head = head_for(env, env_params, head)
+    else:
+        low, high = action_box(env, env_params)
+        box = {"low": tuple(low.tolist()), "high": tuple(high.tolist())}
+        head = head_for(env, env_params, "deterministic" if head is None else head)
+    encode = _encoder(env, env_params)
+    channels = (16,) if encode is None else ()
+    return ActorWithCritics(
+        head, features, num_critics, num_outputs=num_outputs, activation=activation, layer_norm=layer_norm,
+        channels=channels, dtype=dtype, encode=encode, **box,
+    )  # fmt: skip
 
 
 def _encoder(env: Any, env_params: Any) -> Features | None:

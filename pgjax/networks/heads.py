@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal
+from pgjax.exploration import Deterministic
 from pgjax.networks.layers import Head
 
 Array = jax.Array
@@ -123,6 +124,34 @@ class TanhGaussianPolicy(nn.Module):
         start = math.log((self.init_log_std - self.min_log_std) / (self.max_log_std - self.init_log_std))
         log_std = self.min_log_std + (self.max_log_std - self.min_log_std) * jax.nn.sigmoid(free + start)
         return TanhNormal(loc, jnp.exp(log_std), low=_bound(self.low), high=_bound(self.high))
+
+
+class DeterministicPolicy(nn.Module):
+    """A head that gives one action in a box, without noise.
+
+        a = centre + half · tanh(f(x)),   of the box from low to high
+
+    Shapes: [..., F] -> Deterministic [..., action_dim].
+
+    Args:
+        action_dim: number of components of the action.
+        low: lower bounds of the action, one number or one for each component.
+        high: upper bounds.
+        scale: gain of the initialisation.
+    """
+
+    action_dim: int
+    low: Bound = -1.0
+    high: Bound = 1.0
+    scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: Array) -> Deterministic:
+        """Return the action for features x, [..., F]."""
+        free = Head(self.action_dim, self.scale)(x)
+        low, high = (jnp.broadcast_to(_bound(bound), free.shape) for bound in (self.low, self.high))
+        # Rounding may lead past a bound by one unit in the last place; environments assert their bounds.
+        return Deterministic(jnp.clip(0.5 * (low + high) + 0.5 * (high - low) * jnp.tanh(free), low, high))
 
 
 class BetaPolicy(nn.Module):

@@ -25,6 +25,7 @@ class MLP(nn.Module):
         activation: what follows each hidden layer.
         final_scale: gain of the orthogonal initialisation of the linear layer at the end.
         dtype: what the hidden layers compute in.
+        layer_norm: whether each hidden layer is normalised before its activation.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -39,13 +40,15 @@ class MLP(nn.Module):
     activation: Activation = nn.tanh
     final_scale: float = 1.0
     dtype: Any = jnp.float32
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Apply the layers to x, [..., F]."""
         x = x.astype(self.dtype)
         for width in self.features:
-            x = self.activation(nn.Dense(width, kernel_init=orthogonal(math.sqrt(2.0)), dtype=self.dtype)(x))
+            x = nn.Dense(width, kernel_init=orthogonal(math.sqrt(2.0)), dtype=self.dtype)(x)
+            x = self.activation(nn.LayerNorm(dtype=self.dtype)(x) if self.layer_norm else x)
         return x if self.out is None else Head(self.out, self.final_scale)(x)
 
 

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.envs.description import single_params
-from pgjax.networks.heads import BernoulliPolicy, BetaPolicy, DiscretePolicy, GaussianPolicy, TanhGaussianPolicy
+from pgjax.networks.heads import (
+    BernoulliPolicy,
+    BetaPolicy,
+    DeterministicPolicy,
+    DiscretePolicy,
+    GaussianPolicy,
+    TanhGaussianPolicy,
+)
 
 Heads = dict[str, Callable[[], nn.Module]]
 Bounds = tuple[np.ndarray, np.ndarray]
@@ -79,7 +86,38 @@ def _box_heads(size: int, bounds: Callable[[], Bounds]) -> Heads:
         "normal": normal,
         "tanh_normal": lambda: within("tanh_normal", TanhGaussianPolicy),
         "beta": lambda: within("beta", BetaPolicy),
+        "deterministic": lambda: within("deterministic", DeterministicPolicy),
     }
+
+
+def action_box(env: Any, env_params: Any) -> Bounds:
+    """Look up the box of actions of an environment, for methods that need one.
+
+    Args:
+        env: the environment.
+        env_params: its parameters, shared or with one row for each environment.
+
+    Returns:
+        (low, high), each [D] float32: the outermost bounds where environments differ.
+
+    Raises:
+        TypeError: if the actions are no vector in a box.
+        ValueError: if a bound is infinite or not below the other.
+    """
+    space = env.action_space(single_params(env, env_params))
+    shape = getattr(space, "shape", None)
+    if not hasattr(space, "low") or shape is None or len(shape) != 1:
+        raise TypeError(
+            f"env must have actions in a box, one vector of floats, got the action space {space}. For discrete actions "
+            "take a recipe for them (sac, ppo, a2c), or wrap env."
+        )
+    low, high = _bounds(env, env_params, tuple(shape))
+    if not _finite(low, high):
+        raise ValueError(
+            f"env must have bounded actions, low below high, got {low.tolist()} and {high.tolist()}. Noise, random "
+            "actions and squashing need the box: give env a bounded action space."
+        )
+    return low.astype(np.float32), high.astype(np.float32)
 
 
 def _finite(low: np.ndarray, high: np.ndarray) -> bool:

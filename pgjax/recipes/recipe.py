@@ -60,6 +60,11 @@ RANGES: dict[str, str] = {
     "damping": _NONNEGATIVE,
     "shrink": _UNIT,
     "critic_learning_rate": _NONNEGATIVE,
+    "target_rate": _UNIT,
+    "noise": _NONNEGATIVE,
+    "noise_theta": _UNIT,
+    "smoothing": _NONNEGATIVE,
+    "smoothing_clip": _NONNEGATIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

@@ -61,6 +61,7 @@ class Entry:
     derive: Callable[..., Any]
     settings: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ("next", "act")  # what the key of a state is split into
+    functions: dict[str, Any] = field(default_factory=lambda: FUNCTIONS)  # what acts and what judges
     critic: bool = True
     discounted: bool = True  # its critic is that of the discounted objective
     num_steps: int = world.NUM_STEPS  # 1 where each environment step is followed by a step of the parameters
@@ -81,10 +82,11 @@ class Entry:
     given: Callable[..., dict[str, Any]] = lambda entry, keys, state, data: {}  # what else derive is told: draws, ...
     trained: str = "params"  # the field of a state that is trained: with a population, leaves [n, ...]
     state_values: Callable[[Any], np.ndarray] = lambda params: params.critic  # [cells], of a critic that is a table
+    chosen: Callable[[Any], Any] = lambda logits: np.tanh((logits[1] - logits[0]) / 2)  # the expected choice, of ±1
 
     def make(self, **settings: Any) -> Any:
         """The recipe in the small world, or in another; total_steps is that of one member."""
-        functions = {name: x for name, x in FUNCTIONS.items() if self.critic or name != "value"}
+        functions = {name: x for name, x in self.functions.items() if self.critic or name != "value"}
         sizes = {"num_envs": world.NUM_ENVS, "num_steps": self.num_steps}
         sizes["total_steps"] = self.num_updates * world.NUM_ENVS * self.num_steps
         settings = {**sizes, **functions, **self.settings, **settings}

@@ -13,6 +13,7 @@ import derivations_online
 import derivations_penalty
 import derivations_population as population
 import derivations_ppg
+import derivations_replay as replayed
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +27,7 @@ from pgjax.recipes import (
     acer,
     acktr,
     average_reward_actor_critic,
+    ddpg,
     eligibility_traces,
     evolution_strategies,
     finite_differences,
@@ -369,6 +371,47 @@ RECIPES |= {
         {"normalize_rewards": False, "exact_factors": True}
         | {"policy": world.layers_policy, "value": world.layers_value, "init_params": world.init_layers},
         memory=derivations_natural.no_factors,
+    ),
+}
+
+# Recipes that learn from a replay, with actions in a box.
+OFF_POLICY = {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.9, "target_rate": 0.2}
+OFF_POLICY_CHANGES = {
+    "learning_rate": (0.0, 0.2),
+    "critic_learning_rate": (0.0, 0.3),
+    "discount": (0.0, 1.0),
+    "target_rate": (0.0, 1.0),
+}
+NOISE = {"noise": 0.3, "noise_theta": 0.5}
+NOISE_CHANGES = {"noise": (0.0, 2.0), "noise_theta": (1.0, 0.1)}
+OFF_POLICY_LEARNER = {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.8, "target_rate": 0.1}
+OFF_POLICY_LEARNER |= {"noise": 0.5, "noise_theta": 1.0}
+REPLAYED: dict[str, Any] = {
+    "settings": replayed.SETTINGS,
+    "keys": ("next", "act", "learn"),
+    "draws": replayed.DRAWS,
+    "world": world.continuous,
+    "functions": {
+        "policy": world.deterministic,
+        "critic": world.action_value,
+        "init_params": world.init_quadratics,
+    },
+    "memory": replayed.memory_of,
+    "seen": replayed.seen,
+    "given": replayed.targets,
+    "plays_itself": False,
+    "chosen": lambda row: np.tanh(row[0]),
+    "state_values": replayed.value_at_mode,
+}
+
+RECIPES |= {
+    "ddpg": Entry(
+        ddpg,
+        OFF_POLICY | NOISE,
+        OFF_POLICY_CHANGES | NOISE_CHANGES,
+        OFF_POLICY_LEARNER,
+        replayed.ddpg,
+        **REPLAYED,
     ),
 }
 

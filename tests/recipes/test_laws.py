@@ -1,6 +1,7 @@
 """Laws that hold for every recipe there is and will be: see `table` for how one is added."""
 
 import collections
+import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -105,7 +106,7 @@ def test_the_return_rises(name: str) -> None:
     """The action that earns 1 where the other earns -1, from a toss of a coin to nearly always."""
     run = subject(name)
     before, after = (run.lane(x.params, "learner").actor[world.CHOICE_CELL] for x in (run.start(), run.trained[0]))
-    expected = [np.tanh((logits[1] - logits[0]) / 2) for logits in (before, after)]  # of ±1
+    expected = [run.entry.chosen(row) for row in (before, after)]
     assert expected[0] < 0.5
     assert expected[1] > 0.9
     if run.entry.plays_itself:
@@ -150,10 +151,15 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
         return call
 
+    def recorded_sample(replay: Any) -> Any:
+        return dataclasses.replace(replay, sample=recorded(replay.sample))
+
     for verb in ("init_rollout", "rollout", "epochs", "evaluate"):
         monkeypatch.setattr(pg, verb, recorded(getattr(pg, verb)))
     monkeypatch.setattr(windows, "draw_windows", recorded(windows.draw_windows))
-    init_params = entry.settings.get("init_params", world.init_params)
+    make_replay = pg.replay.make_replay
+    monkeypatch.setattr(pg.replay, "make_replay", lambda **sizes: recorded_sample(make_replay(**sizes)))
+    init_params = entry.settings.get("init_params", entry.functions["init_params"])
     recipe = entry.make(init_params=recorded(init_params))  # a new one: nothing of it is traced yet
 
     def keys_of(function: Any, argument: Any) -> tuple[Any, list[Any]]:

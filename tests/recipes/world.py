@@ -152,3 +152,49 @@ def init_layers(key: Array) -> Layers:
 def true_value(discount: float) -> np.ndarray:
     """What the first three cells are worth, whatever is done in them."""
     return np.array([1 / (1 - discount), 1 + discount, 1.0])
+
+
+class ContinuousWorld(World):
+    """The same with one action in [-1, 1]: where action 1 earned 1 and action 0 earned -1, an action earns itself."""
+
+    def reset_env(self, key: Array, params: WorldParams) -> tuple[Array, WorldState]:
+        obs, state = super().reset_env(key, params)
+        return obs, state.replace(choice=jnp.float32(0.5))
+
+    def step_env(
+        self, key: Array, state: WorldState, action: Any, params: WorldParams
+    ) -> tuple[Array, WorldState, Array, Array, dict[Any, Any]]:
+        _, after, *rest = super().step_env(key, state, 0, params)
+        after = after.replace(choice=0.5 * (action[0] + 1.0))  # of which 2 · choice - 1 is paid
+        choice = jnp.where(params.pays_at_once, after.choice, state.choice)
+        paid = (params.kind == CHOICE) & (state.time == jnp.where(params.pays_at_once, 0, 1))
+        reward = jnp.where(paid, 2.0 * choice - 1.0, rest[0])
+        return self.get_obs(after, params), after, reward, rest[1], rest[2]
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (1,))
+
+
+def continuous() -> tuple[ContinuousWorld, WorldParams]:
+    """The continuous world, what is chosen paid at once: the mean of a batch is over cells that hardly ever matter."""
+    return ContinuousWorld(), world(pays_at_once=True)[1]
+
+
+def deterministic(actor: Array, obs: Array) -> Any:
+    """tanh of a table: actor [cells, 1]."""
+    return pg.exploration.Deterministic(jnp.tanh(obs @ actor))
+
+
+def action_value(critic: Array, obs: Array, action: Array) -> Array:
+    """Quadratics in the action: critic [E, cells, 3], values [E, ...]."""
+    powers = jnp.concatenate([jnp.ones_like(action), action, action**2], axis=-1)
+    return jnp.einsum("...s,esk,...k->e...", obs, critic, powers)
+
+
+def init_quadratics(key: Array, obs: Any, num_critics: int = 1) -> tuple[Array, Array]:
+    """(actor, critic) for `deterministic` and `action_value`."""
+    actor_key, critic_key = jax.random.split(key)
+    return (
+        0.3 * jax.random.normal(actor_key, (NUM_CELLS, 1)),
+        0.3 * jax.random.normal(critic_key, (num_critics, NUM_CELLS, 3)),
+    )
