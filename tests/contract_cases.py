@@ -66,6 +66,15 @@ class Draw:
             step=self.integers(T, T, B),
         )
 
+    def transition(self) -> pg.Transition:
+        return pg.Transition(
+            obs=self.normal(B, FEATURES),
+            action=self.integers(ACTIONS, B),
+            reward=self.normal(B),
+            discount=self.uniform(B),
+            next_obs=self.normal(B, FEATURES),
+        )
+
     def params(self) -> dict[str, jax.Array]:
         # Parameters stay in at least float32: the gradient has the dtype of the parameters.
         dtype = jnp.promote_types(self.dtype, jnp.float32)
@@ -224,6 +233,14 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.uniform(T, B), d.uniform(T, B)), {"target": d.number(), "factor": 1 + d.number()}, smooth=False
     ),
     "kl_constraint_loss": lambda d: Case((d.uniform(T, B),), {"multiplier": d.number(), "max_kl": d.number()}),
+    "td_target": lambda d: Case((d.transition(), d.normal(2, B))),
+    "clipped_double_q": lambda d: Case((d.normal(2, T, B),)),
+    "soft_value": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"temperature": d.number()}),
+    "expected_soft_value": lambda d: Case(
+        (d.normal(T, B, ACTIONS), d.normal(2, T, B, ACTIONS)), {"temperature": d.number()}
+    ),
+    "soft_policy_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"temperature": d.number()}),
+    "temperature_loss": lambda d: Case((d.uniform(), d.normal(T, B)), {"target_entropy": d.number()}),
     "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),
     # estimators
     "likelihood_ratio": lambda d: Case(

@@ -68,6 +68,7 @@ CONSTANT = {
     "exponential_weight",
     "binary_weight",
     "softmax_weight",
+    "td_target",
 }
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

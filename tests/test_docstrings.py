@@ -30,6 +30,7 @@ SIZES = {
     "T": T,
     "B": B,
     "D": FEATURES,
+    "E": 2,
     "F": FEATURES,
     "G": 1,
     "N": B,

@@ -6,6 +6,14 @@ called with (log_ratio, advantage), so that one can stand for another; a weight 
 likelihood.
 """
 
+from pgjax.losses.action_value import (
+    clipped_double_q,
+    expected_soft_value,
+    soft_policy_loss,
+    soft_value,
+    td_target,
+    temperature_loss,
+)
 from pgjax.losses.duals import adapt_kl_coefficient, kl_constraint_loss, softmax_temperature_loss
 from pgjax.losses.kl import kl_k1, kl_k2, kl_k3
 from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
@@ -17,9 +25,11 @@ from pgjax.losses.weights import binary_weight, exponential_weight, preference_w
 __all__ = [
     "adapt_kl_coefficient",
     "binary_weight",
+    "clipped_double_q",
     "clipped_value_loss",
     "discovered_loss",
     "entropy_loss",
+    "expected_soft_value",
     "exponential_weight",
     "importance_weighted_loss",
     "kl_constraint_loss",
@@ -33,10 +43,14 @@ __all__ = [
     "preference_weight",
     "sequence_log_ratio",
     "sequence_mean",
+    "soft_policy_loss",
+    "soft_value",
     "softmax_temperature_loss",
     "softmax_weight",
     "spo_loss",
     "standardize",
+    "td_target",
+    "temperature_loss",
     "top_half",
     "value_loss",
 ]

@@ -1,0 +1,186 @@
+"""Twin delayed deep deterministic policy gradient. Fujimoto, van Hoof and Meger (2018), algorithm 1."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+import pgjax as pg
+from pgjax import _checks
+from pgjax.networks import action_box, default_actor_with_critics
+from pgjax.recipes import off_policy
+from pgjax.recipes.off_policy import ActorAndCritic
+from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+
+
+class Hyper(NamedTuple):
+    """Hyper-parameters: traced, so that any of them may be vmapped over."""
+
+    learning_rate: Number = 1e-3  # of Adam for the actor
+    critic_learning_rate: Number = 1e-3  # of Adam for the critics
+    discount: Number = 0.99  # γ, per environment step
+    target_rate: Number = 0.005  # τ: how much of the new parameters the targets take when they move
+    noise: Number = 0.1  # σ of the exploration, in half widths of the box of actions
+    noise_theta: Number = 1.0  # θ: how much the noise forgets in a step; 1 is white noise
+    smoothing: Number = 0.2  # σ~ of the noise on the target's actions, in half widths of the box
+    smoothing_clip: Number = 0.5  # c, where that noise is clipped, in half widths of the box
+
+
+@struct.dataclass
+class State:
+    """Everything a run needs to go on, bit for bit."""
+
+    params: ActorAndCritic
+    target: ActorAndCritic
+    opt_state: Any  # of the actor, of the critics
+    rollout: pg.RolloutState
+    replay: Any
+    noise: Array  # [num_envs, D], the Ornstein-Uhlenbeck process
+    key: Array
+    update: Array  # int32, updates done
+    num_learned: Array  # int32, gradient steps done
+    hyper: Hyper
+
+
+def make_train(
+    env: Any,
+    env_params: Any,
+    *,
+    num_envs: int = 16,
+    num_steps: int = 1,
+    total_steps: int = 50_000,
+    gradient_steps: int = 16,
+    batch_size: int = 256,
+    capacity: int = 100_000,
+    warmup: int = 1_000,
+    window: int = 1,
+    policy_delay: int = 2,
+    num_critics: int = 2,
+    model: Any = None,
+    policy: Any = None,
+    critic: Any = None,
+    init_params: Any = None,
+) -> Recipe:
+    """Make a TD3 run: DDPG with the least of two critics, noise on the target's actions, and a slower actor.
+
+        a~ = clip(μ'(s') + clip(σ~ ε, -c, c));   y = R + Γ min_j Q'_j(s', a~);   w_j <- w_j - Adam(∇ ½(Q_j(s, a) - y)²)
+        every policy_delay steps: θ <- θ + Adam(∇ Q_1(s, μ_θ(s))), and targets <- τ new + (1 - τ) targets
+
+    Args:
+        As `ddpg.make_train`; and:
+        policy_delay: steps of the critics for each step of the actor and of all targets.
+        num_critics: critics of the default network; the least of all that there are is the target.
+        critic: in place of a model, critic(params.critic, obs, action) -> [E, ...].
+
+    Returns:
+        The recipe: train(key, **hyper) -> (State, metrics [num_updates]); its policy is the actor without noise.
+
+    Raises:
+        TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
+        ValueError: if a count is too small, if the box is not bounded, or if a batch is larger than what is stored
+            when learning begins.
+
+    Properties:
+        With smoothing 0, policy_delay 1 and one critic it is DDPG, bit for bit.
+
+    References:
+        Fujimoto, van Hoof and Meger (2018), Addressing function approximation error in actor-critic methods,
+        algorithm 1.
+    """
+    num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
+    gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
+    policy_delay = _checks.as_positive_int("policy_delay", policy_delay)
+    sizes = {"num_envs": num_envs, "num_steps": num_steps, "window": window}
+    warmup_updates = off_policy.count_warmup(warmup, batch_size, capacity, **sizes)
+    low, high = action_box(env, env_params)
+    functions = off_policy.as_actor_and_critic(
+        env, env_params, default=lambda: default_actor_with_critics(env, env_params, num_critics=num_critics),
+        model=model, policy=policy, critic=critic, init_params=init_params,
+    )  # fmt: skip
+    policy, critic, init_params = functions
+    behaviour = off_policy.with_noise(policy, low, high)
+    replay = pg.replay.make_replay(
+        num_envs=num_envs, capacity=capacity, batch_size=batch_size, num_steps=window,
+        obs_dtype=pg.envs.observation_dtype(env, env_params),
+    )  # fmt: skip
+
+    def optimizers(hyper: Hyper) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        rates = hyper.learning_rate, hyper.critic_learning_rate
+        return tuple(optax.flatten(optax.adam(rate)) for rate in rates)  # type: ignore[return-value]
+
+    def collect(key: Array, state: State) -> tuple[pg.RolloutState, pg.Trajectory, Array]:
+        noise_key, act_key = jax.random.split(key)
+        process, noise = off_policy.correlated_noise(
+            noise_key, state.noise, state.rollout, num_steps=num_steps, theta=state.hyper.noise_theta
+        )
+        rollout, trajectory = pg.rollout(
+            act_key, state.params.actor, state.rollout, env=env, env_params=env_params, num_steps=num_steps,
+            policy=pg.bind(behaviour, (state.update < warmup_updates, state.hyper.noise)), noise=noise,
+        )  # fmt: skip
+        return rollout, off_policy.stored(trajectory), process
+
+    def init(key: Array, **hyper: Any) -> State:
+        env_key, model_key, noise_key, key = jax.random.split(key, 4)
+        numbers, zero = traced(Hyper, hyper), jnp.int32(0)
+        rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
+        params = init_params(model_key, rollout.obs)
+        opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
+        process = jax.random.normal(noise_key, (num_envs, *low.shape))
+        state = State(params, params, opt_state, rollout, None, process, key, zero, zero, numbers)
+        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+
+    def update(state: State) -> tuple[State, Metrics]:
+        hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)
+        rollout, trajectory, process = collect(act_key, state)
+        memory = replay.add(state.replay, trajectory)
+        actor_optimizer, critic_optimizer = optimizers(hyper)
+
+        def learn(carry: Any, keys: Array) -> tuple[Any, Metrics]:
+            (actor, critics), target, (actor_opt, critic_opt), count = carry
+            batch = pg.fold(replay.sample(keys[0], memory), discount=hyper.discount)
+            next_action = pg.exploration.smooth_action(
+                keys[1], policy(target.actor, batch.next_obs).mode(), scale=hyper.smoothing, clip=hyper.smoothing_clip,
+                low=low, high=high,
+            )  # fmt: skip
+            y = pg.td_target(batch, pg.clipped_double_q(critic(target.critic, batch.next_obs, next_action)))
+
+            def critic_loss(critics: Any) -> tuple[Array, Array]:
+                q = critic(critics, batch.obs, batch.action)
+                return pg.value_loss(q, jnp.broadcast_to(y, q.shape)).mean(-1).sum(), q.mean()
+
+            (loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(critics)
+            updates, critic_opt = critic_optimizer.update(grads, critic_opt, critics)
+            critics = optax.apply_updates(critics, updates)
+
+            def actor_loss(actor: Any) -> Array:
+                return -critic(critics, batch.obs, policy(actor, batch.obs).mode())[0].mean()
+
+            def follow(actor: Any, target: Any, actor_opt: Any) -> Any:
+                objective, slope = jax.value_and_grad(actor_loss)(actor)
+                updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor)
+                actor = optax.apply_updates(actor, updates)
+                target = optax.incremental_update(ActorAndCritic(actor, critics), target, hyper.target_rate)
+                return actor, target, actor_opt, objective
+
+            def wait(actor: Any, target: Any, actor_opt: Any) -> Any:
+                return actor, target, actor_opt, actor_loss(actor)
+
+            count = count + 1
+            actor, target, actor_opt, objective = jax.lax.cond(
+                count % policy_delay == 0, follow, wait, actor, target, actor_opt
+            )
+            metrics = {"loss": loss, "actor_loss": objective, "action_value": q, "grad_norm": optax.global_norm(grads)}
+            return (ActorAndCritic(actor, critics), target, (actor_opt, critic_opt), count), metrics
+
+        (params, target, opt_state, count), metrics = off_policy.gradient_steps(
+            learn,
+            (state.params, state.target, state.opt_state, state.num_learned),
+            jax.random.split(learn_key, (2, gradient_steps)).T,
+            skip=state.update < warmup_updates,
+        )
+        metrics |= {"num_nonfinite": jnp.sum(~jnp.isfinite(trajectory.reward))} | episode_metrics(rollout)
+        return State(params, target, opt_state, rollout, memory, process, key, state.update + 1, count, hyper), metrics
+
+    return Recipe(init, update, num_updates, lambda params, obs: policy(params.actor, obs))
