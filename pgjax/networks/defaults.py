@@ -42,7 +42,7 @@ def default_actor_critic(
         env_params: its parameters, concrete numbers, shared or with one row for each environment: a box then
             reaches from the least lower to the greatest upper bound.
         head: "normal", "tanh_normal", "beta" or "deterministic" for a box, "categorical" or "bernoulli" for discrete
-            spaces; None takes the first that fits. Or a Flax module of your own from features [..., F] to a distribution.
+            spaces; None takes the first that fits. or your own Flax module from features [..., F] to a distribution.
         features: widths of the hidden layers; None takes (64, 64) for vectors and (128,) after convolutions.
         activation: what follows each of them; None takes tanh for vectors and relu for planes.
         dtype: what the hidden layers compute in.

@@ -59,7 +59,7 @@ def as_actor_and_critic(
         The functions.
 
     Raises:
-        TypeError: if one of policy, critic and init_params is missing or is no function, or if the model lacks a method.
+        TypeError: if one of policy, critic and init_params is missing or no function, or the model lacks a method.
         ValueError: if a model and functions are both given.
     """
     given = {"policy": policy, "critic": critic, "init_params": init_params}
