@@ -299,4 +299,5 @@ def _soft(action_value: Array, log_prob: Array, temperature: Array | float) -> t
     log_prob = _checks.as_floating("log_prob", log_prob)
     _checks.require_trailing_shape("action_value", action_value, log_prob.shape, of="log_prob")
     temperature = _checks.as_scalar_or_shape("temperature", temperature, log_prob.shape)
-    return action_value, *(jnp.broadcast_to(x, action_value.shape) for x in (log_prob, temperature))
+    log_prob, temperature = (jnp.broadcast_to(x, action_value.shape) for x in (log_prob, temperature))
+    return action_value, log_prob, temperature
