@@ -126,6 +126,14 @@ def test_the_categorical_target_of_an_ensemble_is_that_of_a_loop() -> None:
         close(pg.categorical_target(transition(reward, discount), broken, atoms=jnp.asarray(atoms)), want)
 
 
+def test_agents_are_one_more_axis() -> None:
+    (reward, discount), probs = np.random.default_rng(13).uniform(size=(2, N, 3)), distribution(14, E, N, 3, K)
+    target = functools.partial(pg.categorical_target, atoms=jnp.asarray(EQUAL))
+    got = target(transition(reward, discount), jnp.asarray(probs))
+    alone = [target(transition(reward[:, a], discount[:, a]), jnp.asarray(probs[:, :, a])) for a in range(3)]
+    close(got, np.stack(alone, 2))
+
+
 def test_the_cross_entropy_has_the_gradient_p_less_m() -> None:
     logits, target = np.random.default_rng(5).normal(size=(E, N, K)), distribution(6, N, K)
     target[0] = np.eye(K)[2]

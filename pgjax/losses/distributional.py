@@ -13,6 +13,9 @@ from pgjax.losses.action_value import reward_and_discount
 
 Array = jax.Array
 
+FARTHEST = 1e18
+"""Distances in standard deviations count as at most this: all mass is in the end bin long before."""
+
 
 @compiled()
 def project_categorical(probs: Array, values: Array, *, atoms: Array) -> Array:
@@ -59,7 +62,7 @@ def project_categorical(probs: Array, values: Array, *, atoms: Array) -> Array:
     gap, lower = _along_last(jnp.diff(atoms), values.ndim), _along_last(atoms[:-1], values.ndim)
     come = jnp.clip((values[..., None] - lower) / gap, 0.0, 1.0)
     edge = jnp.broadcast_to(_along_last(end, values.ndim), (*values.shape, 1))
-    # Having reached atom i and not come on: the two atoms around a location get weights that sum to 1 exactly.
+    # Having reached atom i and not come on: the two atoms around a location get weights that sum to 1.
     reached, passed = jnp.concatenate([edge, come], -1), jnp.concatenate([come, 0.0 * edge], -1)
     return (probs[..., None] * (reached - passed)).sum(-2)
 
@@ -214,7 +217,7 @@ def quantile_loss(quantiles: Array, target: Array, *, kappa: Array | float = 1.0
     Properties:
         With κ = 0 least where each θ_i is a quantile of the samples at τ_i; the mean of the quantiles then tends to
         that of the samples as K grows. With κ > 0 it is least at quantiles that are drawn towards the mean. The slope
-        in each θ is at most 1, and 0 where θ equals a sample.
+        in each θ is at most 1; a sample that equals θ adds none.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -290,10 +293,6 @@ def hl_gauss_target(target: Array, *, edges: Array, sigma: Array | float) -> Arr
     tail = jnp.exp(-offset * (distance + 0.5 * offset)) * _mills(distance + offset) / _mills(distance)
     outside = jnp.abs(jnp.diff(tail)) / jnp.abs(tail[..., -1:] - tail[..., :1])
     return jax.lax.stop_gradient(jnp.where(above | (y < edges[0]), outside, inside))
-
-
-FARTHEST = 1e18
-"""Distances in standard deviations count as at most this: all mass is in the end bin long before."""
 
 
 def _mills(x: Array) -> Array:
