@@ -38,6 +38,9 @@ class Draw:
     def uniform(self, *shape: int) -> jax.Array:
         return jnp.asarray(self.random.uniform(0.1, 0.9, size=shape), self.dtype)
 
+    def increasing(self, size: int) -> jax.Array:
+        return jnp.arange(size, dtype=self.dtype) - 1 + self.uniform(size) / 4
+
     def bools(self, *shape: int) -> jax.Array:
         return jnp.asarray(self.random.random(shape) < 0.3)
 
@@ -241,6 +244,12 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     ),
     "soft_policy_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"temperature": d.number()}),
     "temperature_loss": lambda d: Case((d.uniform(), d.normal(T, B)), {"target_entropy": d.number()}),
+    "project_categorical": lambda d: Case((d.uniform(T, 2), d.normal(T, 2)), {"atoms": d.increasing(ACTIONS)}),
+    "categorical_target": lambda d: Case((d.transition(), d.uniform(2, B, ACTIONS)), {"atoms": d.increasing(ACTIONS)}),
+    "categorical_loss": lambda d: Case((d.normal(2, T, ACTIONS), d.uniform(T, ACTIONS))),
+    "categorical_value": lambda d: Case((d.normal(T, ACTIONS),), {"atoms": d.increasing(ACTIONS)}),
+    "quantile_loss": lambda d: Case((d.normal(2, T, ACTIONS), d.normal(T, 2)), {"kappa": d.number()}),
+    "hl_gauss_target": lambda d: Case((d.normal(T, B),), {"edges": d.increasing(ACTIONS + 1), "sigma": d.number()}),
     "standardize": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"eps": d.number()}),
     # estimators
     "likelihood_ratio": lambda d: Case(

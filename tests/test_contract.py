@@ -69,6 +69,8 @@ CONSTANT = {
     "binary_weight",
     "softmax_weight",
     "td_target",
+    "categorical_target",
+    "hl_gauss_target",
 }
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

@@ -40,6 +40,13 @@ def test_the_target_of_each_critic_is_that_of_a_loop() -> None:
     close(pg.td_target(transition(reward, discount), jnp.asarray(value[0])), want[0])
 
 
+def test_agents_are_one_more_axis() -> None:
+    agents, (reward, discount), value = 2, np.abs(normal(21, 2, N, 2)), normal(22, E, N, 2)
+    got = pg.td_target(transition(reward, discount), jnp.asarray(value))
+    alone = [pg.td_target(transition(reward[:, a], discount[:, a]), jnp.asarray(value[..., a])) for a in range(agents)]
+    close(got, np.stack(alone, -1))
+
+
 def test_what_stands_behind_a_terminal_state_does_not_matter() -> None:
     row = transition(np.ones(3), np.array([0.0, 0.0, 0.5]))
     close(pg.td_target(row, jnp.array([jnp.nan, jnp.inf, 2.0])), [1.0, 1.0, 2.0])
@@ -75,7 +82,7 @@ def test_the_smallest_critic_speaks_and_takes_the_gradient() -> None:
 
 
 def test_two_normal_errors_lower_the_minimum_by_s_over_root_pi() -> None:
-    """E min(X, Y) by a fine product rule: Gauss-Hermite does not like the kink."""
+    """E min(X, Y) by a fine grid, as Gauss-Hermite is slow to converge at a kink."""
     deviation, edge = 1.7, np.linspace(-8.0, 8.0, 1601)
     weight = np.exp(-0.5 * edge**2)
     weight /= weight.sum()

@@ -51,7 +51,7 @@ def td_target(transition: Transition, next_value: Array) -> Array:
         Sutton (1988), Learning to predict by the methods of temporal differences.
         Lillicrap et al. (2016), Continuous control with deep reinforcement learning.
     """
-    reward, weight = _reward_and_discount(transition)
+    reward, weight = reward_and_discount(transition)
     next_value = _checks.as_floating("next_value", next_value)
     _checks.require_trailing_shape("next_value", next_value, reward.shape, of="transition.reward")
     reward, weight = (jnp.broadcast_to(x, next_value.shape) for x in (reward, weight))
@@ -282,7 +282,7 @@ def temperature_loss(
     return -factor * jax.lax.stop_gradient(log_prob + target_entropy)
 
 
-def _reward_and_discount(transition: Transition) -> tuple[Array, Array]:
+def reward_and_discount(transition: Transition) -> tuple[Array, Array]:
     """Return both as floating arrays of one shape; raise if transition is something else."""
     _checks.require_instance(
         "transition", transition, Transition, remedy="Make one with pg.fold, or from rows of a replay."
@@ -299,4 +299,5 @@ def _soft(action_value: Array, log_prob: Array, temperature: Array | float) -> t
     log_prob = _checks.as_floating("log_prob", log_prob)
     _checks.require_trailing_shape("action_value", action_value, log_prob.shape, of="log_prob")
     temperature = _checks.as_scalar_or_shape("temperature", temperature, log_prob.shape)
-    return action_value, *(jnp.broadcast_to(x, action_value.shape) for x in (log_prob, temperature))
+    log_prob, temperature = (jnp.broadcast_to(x, action_value.shape) for x in (log_prob, temperature))
+    return action_value, log_prob, temperature
