@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import _checks
@@ -159,7 +160,7 @@ def make_train(
             updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor)
             params = ActorAndCritic(optax.apply_updates(actor, updates), critics)
             target = optax.incremental_update(params, target, hyper.target_rate)
-            metrics = {"loss": loss, "actor_loss": objective, "action_value": q, "grad_norm": optax.global_norm(grads)}
+            metrics = {"loss": loss, "actor_loss": objective, "action_value": q, "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0])}
             return (params, target, (actor_opt, critic_opt)), metrics
 
         (params, target, opt_state), metrics = off_policy.gradient_steps(
