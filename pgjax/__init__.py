@@ -7,7 +7,7 @@ core of it; `pgjax.exact` knows the true gradient, `pgjax.recipes` holds whole a
 import importlib
 from types import ModuleType
 
-from pgjax import diagnostics, distributions, envs, expectation
+from pgjax import diagnostics, distributions, envs, expectation, replay
 from pgjax._functions import bind
 from pgjax._types import Environment, Policy, RolloutState, Trajectory, Transition, Value
 from pgjax.baselines import (
@@ -260,6 +260,7 @@ __all__ = [
     "reference_gradient",
     "reinforce",
     "repeat_states",
+    "replay",
     "rescale_value_head",
     "retrace",
     "rollout",

@@ -328,3 +328,12 @@ def test_the_parameters_of_one_environment_are_taken_out_of_rows() -> None:
     assert float(one.gravity) == pytest.approx(9.8)
     assert jax.tree.map(jnp.ndim, one) == jax.tree.map(jnp.ndim, env_params)
     assert pg.envs.single_params(env, None) == env.default_params
+
+
+def test_the_dtypes_of_observations_are_those_before_the_cast() -> None:
+    class Frames:
+        def reset(self, key: jax.Array, params: Any) -> Any:
+            return {"frame": jnp.zeros(3, jnp.uint8), "flag": jnp.array(True)}, None
+
+    assert pg.envs.observation_dtype(Frames()) == {"frame": jnp.dtype("uint8"), "flag": jnp.dtype("bool")}
+    assert pg.envs.observation_dtype(*gymnax.make("CartPole-v1")) == jnp.float32

@@ -1,6 +1,6 @@
 """The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
 
-from pgjax.envs.description import single_params
+from pgjax.envs.description import observation_dtype, single_params
 from pgjax.envs.normalization import (
     RewardScale,
     RunningStatistics,
@@ -28,6 +28,7 @@ __all__ = [
     "init_reward_scale",
     "init_statistics",
     "normalize",
+    "observation_dtype",
     "scale_reward",
     "single_params",
     "update_reward_scale",

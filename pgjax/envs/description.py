@@ -73,6 +73,20 @@ def single_params(env: Environment, env_params: Any) -> Any:
     return jax.tree.map(lambda x, one: x[0] if jnp.ndim(x) == jnp.ndim(one) + 1 else x, env_params, default)
 
 
+def observation_dtype(env: Environment, env_params: Any = None) -> Any:
+    """Tell the dtypes in which an environment gives its observations, before a rollout casts them to float32.
+
+    Args:
+        env: the environment.
+        env_params: its parameters, or None for its own.
+
+    Returns:
+        A pytree of dtypes like an observation: uint8 of frames, bool of planes. Nothing is computed.
+    """
+    one = single_params(env, env_params)
+    return jax.tree.map(lambda x: x.dtype, jax.eval_shape(lambda: env.reset(jax.random.key(0), one)[0]))
+
+
 def agents_of(env: Environment) -> tuple[int, ...]:
     """Return the axes of the agents of an environment: () for one agent, (A,) where `env.agents` says so.
 
