@@ -181,7 +181,7 @@ def make_prioritized_replay(
 
     Windows are those of `make_replay`. A sample is stratified: the k-th of its N windows is drawn from the k-th part of
     the sum, so that a window is in it N P_i times in the mean. With β = 1 the weighted mean over a sample is, up to the
-    greatest weight of that sample, an unbiased estimate of the mean over all windows.
+    greatest weight in that sample, an unbiased estimate of the mean over all windows.
 
     Shapes: trajectories that are added [T, B, ...]; windows [n, N, ...]; weight, rows and priority [N].
 
@@ -258,9 +258,8 @@ def make_prioritized_replay(
     def sample(key: Array, state: PrioritizedState, importance_exponent: Array | float) -> Replayed:
         part = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,), jnp.float32)) / batch_size
         leaf = _descend(state.node, part * state.node[1]) - leaves
-        probability = state.node[leaves + leaf] / state.node[1]
-        weight = (layout.num_valid(state.replay) * probability) ** -importance_exponent
-        weight = jnp.where(probability > 0, weight / weight.max(), 0.0).astype(jnp.float32)
+        power = state.node[leaves + leaf]  # in proportion to P: M and the sum cancel in the weight
+        weight = jnp.where(power > 0, (power.min() / power) ** importance_exponent, 0.0).astype(jnp.float32)
         time = (leaf[:, None] % held + jnp.arange(steps)[None]) % held
         drawn = jax.tree.map(lambda x: x[leaf[:, None] // held, time], state.replay.experience)
         return Replayed(layout.as_window(state.replay, drawn), weight, leaf)
@@ -277,7 +276,7 @@ def make_prioritized_replay(
         priority = _checks.as_floating("priority", priority)
         _checks.require_shape("priority", priority, rows.shape, of="rows")
         size = jnp.abs(jax.lax.stop_gradient(priority)).ravel().astype(jnp.float32)
-        index = leaves + rows.ravel()
+        index = leaves + jnp.clip(rows.ravel(), 0, num_envs * held - 1)
         before = state.node[index]
         power = (jnp.maximum(size, SMALLEST_PRIORITY) ** exponent).astype(jnp.float32)
         # A window that is not there stays away: its leaf is 0.

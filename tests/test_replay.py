@@ -158,21 +158,6 @@ def test_observations_are_kept_small_and_given_back_as_they_came(obs_dtype: Any,
     jax.tree.map(np.testing.assert_array_equal, window, wanted)
 
 
-class Camera:
-    """Frames of uint8 and a flag, under parameters of its own."""
-
-    default_params = {"light": jnp.float32(1.0)}  # noqa: RUF012
-
-    def reset(self, key: jax.Array, params: Any) -> Any:
-        return {"frame": (params["light"] * jnp.ones(3)).astype(jnp.uint8), "flag": jnp.array(True)}, None
-
-
-def test_an_environment_tells_the_dtypes_of_its_observations() -> None:
-    wanted = {"frame": jnp.dtype("uint8"), "flag": jnp.dtype("bool")}
-    assert pg.envs.observation_dtype(Camera()) == wanted
-    assert pg.envs.observation_dtype(Camera(), {"light": jnp.ones(4)}) == wanted
-
-
 def test_a_replay_of_a_rollout_is_made_from_its_shapes_alone() -> None:
     env, env_params = gymnax.make("Breakout-MinAtar")
     assert pg.envs.observation_dtype(env) == jnp.float32  # of what are planes of bits
