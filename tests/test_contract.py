@@ -31,6 +31,7 @@ NOT_PLAIN = {
     "networks": "Flax modules",
     "recipes": "environments",
     "reference": "functions of a key",
+    "replay": "sizes; make functions of a state",
     "reference_gradient": "functions of a key",
     "merge_references": "references",
     "accumulate": "a function",

@@ -328,3 +328,19 @@ def test_the_parameters_of_one_environment_are_taken_out_of_rows() -> None:
     assert float(one.gravity) == pytest.approx(9.8)
     assert jax.tree.map(jnp.ndim, one) == jax.tree.map(jnp.ndim, env_params)
     assert pg.envs.single_params(env, None) == env.default_params
+
+
+class Camera:
+    """Frames of uint8 and a flag, under parameters of its own."""
+
+    default_params = {"light": jnp.float32(1.0)}  # noqa: RUF012
+
+    def reset(self, key: jax.Array, params: Any) -> Any:
+        return {"frame": (params["light"] * jnp.ones(3)).astype(jnp.uint8), "flag": params["light"] > 0}, jnp.int32(0)
+
+
+def test_the_dtypes_of_observations_are_those_before_the_cast() -> None:
+    wanted = {"frame": jnp.dtype("uint8"), "flag": jnp.dtype("bool")}
+    assert pg.envs.observation_dtype(Camera()) == wanted
+    assert pg.envs.observation_dtype(Camera(), {"light": jnp.ones(4)}) == wanted  # one row for each environment
+    assert pg.envs.observation_dtype(*gymnax.make("CartPole-v1")) == jnp.float32
