@@ -21,6 +21,7 @@ from pgjax.recipes import (
     ppo,
     reinforce,
     svpg,
+    td3,
     threads,
     trpo,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "search_metrics",
     "svpg",
     "swap_time",
+    "td3",
     "threads",
     "traced",
     "train",

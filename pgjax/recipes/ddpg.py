@@ -160,7 +160,12 @@ def make_train(
             updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor)
             params = ActorAndCritic(optax.apply_updates(actor, updates), critics)
             target = optax.incremental_update(params, target, hyper.target_rate)
-            metrics = {"loss": loss, "actor_loss": objective, "action_value": q, "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0])}
+            metrics = {
+                "loss": loss,
+                "actor_loss": objective,
+                "action_value": q,
+                "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
+            }
             return (params, target, (actor_opt, critic_opt)), metrics
 
         (params, target, opt_state), metrics = off_policy.gradient_steps(

@@ -172,7 +172,12 @@ def make_train(
             actor, target, actor_opt, objective = jax.lax.cond(
                 count % policy_delay == 0, follow, wait, actor, target, actor_opt
             )
-            metrics = {"loss": loss, "actor_loss": objective, "action_value": q, "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0])}
+            metrics = {
+                "loss": loss,
+                "actor_loss": objective,
+                "action_value": q,
+                "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
+            }
             return (ActorAndCritic(actor, critics), target, (actor_opt, critic_opt), count), metrics
 
         (params, target, opt_state, count), metrics = off_policy.gradient_steps(

@@ -19,11 +19,11 @@ class Adam(NamedTuple):
     first: Array
     second: Array
 
-    def step(self, gradient: Array, learning_rate: float) -> tuple[Array, "Adam"]:
+    def step(self, gradient: Array, learning_rate: float, eps: float = 1e-5) -> tuple[Array, "Adam"]:
         count = self.count + 1
         first = 0.9 * self.first + 0.1 * gradient
         second = 0.999 * self.second + 0.001 * gradient**2
-        direction = (first / (1 - 0.9**count)) / (np.sqrt(second / (1 - 0.999**count)) + 1e-5)
+        direction = (first / (1 - 0.9**count)) / (np.sqrt(second / (1 - 0.999**count)) + eps)
         return -learning_rate * direction, Adam(count, first, second)
 
 

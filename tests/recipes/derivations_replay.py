@@ -19,7 +19,7 @@ import pgjax as pg
 from pgjax.recipes import off_policy
 
 Array = np.ndarray
-SIZES = {"num_envs": world.NUM_ENVS, "capacity": 60 * world.NUM_ENVS, "batch_size": 24}
+SIZES = {"num_envs": world.NUM_ENVS, "capacity": 60 * world.NUM_ENVS, "batch_size": 8}
 SETTINGS = {
     "gradient_steps": 3,
     "batch_size": SIZES["batch_size"],
@@ -56,20 +56,25 @@ def collected(entry: Entry) -> Any:
 
 
 def batches(entry: Entry, key: Any, state: Any, trajectory: Any) -> Any:
-    """The transitions of each gradient step, and the keys of what else is drawn in it."""
+    """The transitions of each gradient step, and standard normal numbers drawn by the second key of it."""
     replay = replay_of(entry)
     memory = replay.add(state.replay, off_policy.stored(trajectory))
-    draw = lambda key: pg.fold(replay.sample(key, memory), discount=state.hyper.discount)  # noqa: E731
-    return jax.vmap(draw)(jax.random.split(key, SETTINGS["gradient_steps"]))
+
+    def draw(keys: Any) -> Any:
+        normal = jax.random.normal(keys[1], (SIZES["batch_size"], 1))
+        return pg.fold(replay.sample(keys[0], memory), discount=state.hyper.discount), normal
+
+    return jax.vmap(draw)(jax.random.split(key, (2, SETTINGS["gradient_steps"])).T)
 
 
 def seen(run: Any, before: Any, keys: jax.Array, lane: tuple[str, Any]) -> tuple[Any, Any]:
     """The batches of one lane; what was done in the window is the action with its noise, within the box."""
-    rollout, trajectory, noise, rows = run.lane(collected(run.entry)(keys, before), *lane)
+    rollout, trajectory, noise, (rows, normal) = run.lane(collected(run.entry)(keys, before), *lane)
     state, data = run.lane(before, *lane), as_data(trajectory)
     wanted = np.clip(np.tanh(data.obs @ state.params.actor) + state.hyper.noise * noise, -1, 1)
     np.testing.assert_allclose(data.action, wanted, rtol=1e-5, atol=1e-6)
-    data.batches = [SimpleNamespace(**{k: x[i] for k, x in vars(rows).items()}) for i in range(len(rows.reward))]
+    drawn = vars(rows) | {"normal": normal}
+    data.batches = [SimpleNamespace(**{k: x[i] for k, x in drawn.items()}) for i in range(len(rows.reward))]
     return data, rollout
 
 
@@ -99,7 +104,7 @@ def slope(critic: Array, obs: Array, action: Array) -> Array:
 
 
 def step(adam: Adam, table: Array, gradient: Array, learning_rate: float) -> tuple[Array, Adam]:
-    change, adam = adam.step(gradient.ravel(), learning_rate)
+    change, adam = adam.step(gradient.ravel(), learning_rate, eps=1e-8)
     return table + change.reshape(table.shape), adam
 
 
@@ -133,6 +138,25 @@ def ddpg(tables: Any, memory: Any, data: Any, hyper: Any, _: float, *, target: A
         actor, actor_adam = step(memory["actor"], actor, gradient, hyper["learning_rate"])
         memory = {"actor": actor_adam, "critic": critic_adam}
         target = follow(target, (actor, critic), hyper["target_rate"])
+        rows.append(metrics)
+    return (actor, critic), memory, averaged(rows)
+
+
+def td3(tables: Any, memory: Any, data: Any, hyper: Any, _: float, *, target: Any, count: int, delay: int) -> Any:
+    (actor, critic), rows = tables, []
+    for batch in data.batches:
+        smooth = np.clip(hyper["smoothing"] * batch.normal, -hyper["smoothing_clip"], hyper["smoothing_clip"])
+        following = np.clip(np.tanh(batch.next_obs @ target[0]) + smooth, -1, 1)
+        y = batch.reward + batch.discount * values(target[1], batch.next_obs, following).min(0)
+        critic, critic_adam, metrics = regress(critic, memory["critic"], batch, y, hyper["critic_learning_rate"])
+        memory = memory | {"critic": critic_adam}
+        action, count = np.tanh(batch.obs @ actor), count + 1
+        metrics["actor_loss"] = -values(critic, batch.obs, action)[0].mean()
+        if count % delay == 0:
+            gradient = -batch.obs.T @ (slope(critic[0], batch.obs, action)[:, None] * (1 - action**2)) / len(y)
+            actor, actor_adam = step(memory["actor"], actor, gradient, hyper["learning_rate"])
+            memory = memory | {"actor": actor_adam}
+            target = follow(target, (actor, critic), hyper["target_rate"])
         rows.append(metrics)
     return (actor, critic), memory, averaged(rows)
 

@@ -42,6 +42,7 @@ from pgjax.recipes import (
     ppo,
     reinforce,
     svpg,
+    td3,
     trpo,
 )
 
@@ -386,6 +387,7 @@ NOISE = {"noise": 0.3, "noise_theta": 0.5}
 NOISE_CHANGES = {"noise": (0.0, 2.0), "noise_theta": (1.0, 0.1)}
 OFF_POLICY_LEARNER = {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.8, "target_rate": 0.1}
 OFF_POLICY_LEARNER |= {"noise": 0.5, "noise_theta": 1.0}
+SMOOTHING = {"smoothing": 0.3, "smoothing_clip": 0.4}
 REPLAYED: dict[str, Any] = {
     "settings": replayed.SETTINGS,
     "keys": ("next", "act", "learn"),
@@ -412,6 +414,19 @@ RECIPES |= {
         OFF_POLICY_LEARNER,
         replayed.ddpg,
         **REPLAYED,
+    ),
+    "td3": Entry(
+        td3,
+        OFF_POLICY | NOISE | SMOOTHING,
+        OFF_POLICY_CHANGES | NOISE_CHANGES | {"smoothing": (0.0, 1.0), "smoothing_clip": (np.inf, 0.05)},
+        OFF_POLICY_LEARNER | SMOOTHING | {"smoothing": 0.1},
+        functools.partial(replayed.td3, delay=2),
+        **REPLAYED
+        | {
+            "functions": REPLAYED["functions"]
+            | {"init_params": functools.partial(world.init_quadratics, num_critics=2)},
+            "given": lambda *seen: replayed.targets(*seen) | {"count": int(seen[2].num_learned)},
+        },
     ),
 }
 
