@@ -211,7 +211,8 @@ def make_prioritized_replay(
     Properties:
         No window across the position that is written next is ever drawn, whatever is rounded. Where the state is traced
         and num_valid is 0, what is drawn has weight 0. Memory as `make_replay` and 8 bytes a row, up to the next power
-        of two. Time of add O(T B log capacity), of sample and update O(N log capacity) beside the rows themselves.
+        of two. Time of add O(T B log capacity), of sample and update O(N log capacity) beside the rows
+        themselves; update compares its rows pair by pair, O(N²).
 
     Example:
         >>> replay = pg.replay.make_prioritized_replay(num_envs=3, capacity=24, batch_size=5, num_steps=2)
@@ -281,7 +282,9 @@ def make_prioritized_replay(
         power = (jnp.maximum(size, SMALLEST_PRIORITY) ** exponent).astype(jnp.float32)
         # A window that is not there stays away: its leaf is 0.
         after = jnp.where(before > 0, jnp.where(jnp.isfinite(size), power, before), 0.0)
-        node = _with_sums(state.node.at[index].set(0.0).at[index].max(after), index)
+        # Compared pair by pair: a second write into the tree would cost a copy of all of it.
+        after = jnp.where(index[:, None] == index[None], after[None], 0.0).max(-1)
+        node = _with_sums(state.node.at[index].set(after), index)
         return state.replace(node=node, greatest=jnp.maximum(state.greatest, after.max()))
 
     def num_valid(state: PrioritizedState) -> Array:

@@ -567,6 +567,22 @@ def test_memory_of_a_prioritised_replay_is_told_and_updated_in_place() -> None:
     assert memory.alias_size_in_bytes >= size - 9
 
 
+def test_an_update_of_priorities_copies_no_tree() -> None:
+    """In the loop of a large replay: what is set aside is less than one tree."""
+    buffer = replay.make_prioritized_replay(num_envs=ENVS, capacity=300_000, batch_size=5)
+
+    def body(state: Any, key: jax.Array) -> Any:
+        drawn = buffer.sample(key, state)
+        return buffer.update(state, drawn.rows, drawn.weight), None
+
+    state, keys = jax.eval_shape(lambda: (buffer.init(rows(0, 1)), jax.random.split(jax.random.key(0), 3)))
+    program = jax.jit(lambda *x: jax.lax.scan(body, *x)[0], donate_argnums=0).lower(state, keys).compile()
+    memory = program.memory_analysis()
+    if memory is None:
+        pytest.skip("this backend does not tell")
+    assert memory.temp_size_in_bytes < 4 * state.node.size
+
+
 def test_a_prioritised_replay_refuses_what_it_cannot_use(two: Any, full: Any) -> None:
     state = two.init(rows(0, 1))
     with pytest.raises(ValueError, match="state holds 0 rows"):
