@@ -365,7 +365,7 @@ def ornstein_uhlenbeck(
         key: a JAX random key; it is consumed.
         state: [B, D] float, the noise of the step before; at the start ``jax.random.normal(key, (B, D))``.
         num_steps: T, at least 1; static.
-        theta: θ in [0, 1], how much is forgotten in a step; 1 is white noise. Scalar.
+        theta: θ between 0 and 1, how much is forgotten in a step; 1 is white noise. Scalar.
         restart: [B] bool, rows whose episode starts at the first step: their past is forgotten. None restarts none.
 
     Returns:

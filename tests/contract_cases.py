@@ -401,6 +401,10 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "diagnostics.pairwise_cosine": lambda d: Case((tree(d, B),)),
     "diagnostics.signal_to_noise": lambda d: Case((tree(d, B),)),
     # stein
+    "exploration.ornstein_uhlenbeck": lambda d: Case(
+        (d.key(), d.normal(B, FEATURES)), {"theta": d.number(), "restart": d.bools(B)}, {"num_steps": T}
+    ),
+    "exploration.smooth_action": lambda d: Case((d.key(), d.uniform(B, FEATURES)), {"scale": d.number()}),
     "median_bandwidth": lambda d: Case((tree(d, B),)),
     "svgd_direction": lambda d: Case(
         (tree(d, B), tree(d, B)), {"temperature": d.number(), "bandwidth": 1 + d.number()}, {"log_prior": log_prior}

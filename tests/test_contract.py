@@ -49,7 +49,8 @@ NOT_PLAIN = {
     "linearized_critic": "a function",
     "distributions.action_from_noise": "distributions",
     "distributions.draw_noise": "distributions",
-    "distributions.sample_action": "distributions",
+    "sample_action": "distributions",
+    "exploration.spread_of_scales": "Python numbers",
     "distributions.tempered": "distributions",
 }
 # Not compiled by themselves.
