@@ -1,7 +1,12 @@
 """Natural gradients: Fisher matrices, trust regions and Kronecker-factored curvature, as optax transforms."""
 
 from pgjax.losses import adapt_kl_coefficient
-from pgjax.natural.compatible import compatible_features, compatible_value, fit_compatible_critic
+from pgjax.natural.compatible import (
+    compatible_features,
+    compatible_value,
+    deterministic_compatible_value,
+    fit_compatible_critic,
+)
 from pgjax.natural.fisher import fisher_matrix, fisher_vector_product, score_vector_product
 from pgjax.natural.kfac import KroneckerFactors, kronecker_factors, scale_by_kfac
 from pgjax.natural.transforms import (
@@ -19,6 +24,7 @@ __all__ = [
     "backtrack",
     "compatible_features",
     "compatible_value",
+    "deterministic_compatible_value",
     "fisher_matrix",
     "fisher_vector_product",
     "fit_compatible_critic",

@@ -15,7 +15,7 @@ from pgjax.rollout.policies import apply_policy
 
 Array = jax.Array
 
-__all__ = ["compatible_features", "compatible_value", "fit_compatible_critic"]
+__all__ = ["compatible_features", "compatible_value", "deterministic_compatible_value", "fit_compatible_critic"]
 
 
 @compiled()
@@ -97,6 +97,54 @@ def compatible_value(
         return log_prob_taken(action_distribution(params, trajectory, policy=policy, state=state), trajectory)
 
     return jax.jvp(log_prob, (params,), (weights,))[1]
+
+
+@compiled()
+def deterministic_compatible_value(
+    weights: Params, params: Params, obs: Any, action: Array, *, policy: Policy
+) -> tuple[Array, Array]:
+    """Compute what a critic says of an action that is compatible with a deterministic policy, and its slope.
+
+        A_w(s, a) = (a - μ_θ(s))ᵀ J w,   ∇_a A_w = J w,   J = ∂μ_θ(s)/∂θ
+
+    Shapes: obs [..., *obs], action [..., D]; results [...] and [..., D].
+
+    Args:
+        weights: w, like params; differentiable.
+        params: θ, parameters of the policy.
+        obs: states.
+        action: actions, action units.
+        policy: policy(params, obs) -> distribution or (distribution, extras); its mode is μ.
+
+    Returns:
+        (A_w, the slope J w): an advantage in reward units, and reward units for each action unit.
+
+    Raises:
+        TypeError: if the policy gives no distribution, or action is not floating.
+        ValueError: if weights are not like params, or action has not the shape of the policy's.
+
+    Properties:
+        Linear in w. Where its slope is the projection of that of the true Q onto the directions J in which the policy
+        can move, Jᵀ J w in place of Jᵀ ∇_a Q leaves the deterministic policy gradient as it is; w itself is then its
+        natural gradient.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> policy = lambda gain, obs: pg.exploration.Deterministic(gain * obs)
+        >>> obs, action = jnp.ones((1, 1)), jnp.full((1, 1), 5.0)
+        >>> weights, gain = jnp.array(3.0), jnp.array(1.0)
+        >>> print(*pg.natural.deterministic_compatible_value(weights, gain, obs, action, policy=policy))
+        [12.] [[3.]]
+
+    References:
+        Silver, Lever, Heess, Degris, Wierstra and Riedmiller (2014), Deterministic policy gradient algorithms,
+        theorem 3.
+    """
+    _checks.require_same_structure("weights", weights, params, of="params")
+    action = _checks.as_floating("action", action)
+    mean, slope = jax.jvp(lambda params: apply_policy(policy, params, obs, None)[0].mode(), (params,), (weights,))
+    _checks.require_shape("action", action, mean.shape, of="the policy's action")
+    return jnp.sum((action - mean) * slope, axis=-1), slope
 
 
 @compiled("num_iters")

@@ -6,6 +6,7 @@ from typing import Any
 import derivations
 import derivations_a3c
 import derivations_acer
+import derivations_dpg
 import derivations_groups
 import derivations_impala
 import derivations_natural
@@ -28,6 +29,7 @@ from pgjax.recipes import (
     acktr,
     average_reward_actor_critic,
     ddpg,
+    dpg,
     eligibility_traces,
     evolution_strategies,
     finite_differences,
@@ -427,6 +429,28 @@ RECIPES |= {
             | {"init_params": functools.partial(world.init_quadratics, num_critics=2)},
             "given": lambda *seen: replayed.targets(*seen) | {"count": int(seen[2].num_learned)},
         },
+    ),
+}
+
+RECIPES |= {
+    "dpg": Entry(
+        dpg,
+        {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.9, "lam": 0.8} | NOISE,
+        {"learning_rate": (0.0, 0.2), "critic_learning_rate": (0.0, 0.3), "discount": (0.0, 1.0), "lam": (0.0, 1.0)}
+        | NOISE_CHANGES,
+        {"learning_rate": 0.02, "critic_learning_rate": 0.1, "discount": 0.8, "lam": 0.8}
+        | {"noise": 0.5, "noise_theta": 1.0},
+        derivations_dpg.dpg,
+        {"normalize_rewards": False},
+        ("next", "noise", "act"),
+        {"policy": derivations_dpg.policy, "value": world.value, "init_params": derivations_dpg.init_params},
+        world=world.continuous,
+        draws=1,
+        plays_itself=False,
+        chosen=lambda row: np.tanh(row[0]),
+        memory=derivations_dpg.memory_of,
+        seen=derivations_dpg.seen,
+        given=derivations_dpg.given,
     ),
 }
 
