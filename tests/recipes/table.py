@@ -435,7 +435,7 @@ RECIPES |= {
 
 # Those whose policy is stochastic and paid for its entropy.
 SOFT = OFF_POLICY | {"temperature": 0.3}
-SOFT_CHANGES = OFF_POLICY_CHANGES | {"temperature": (0.0, 2.0)}
+SOFT_CHANGES = OFF_POLICY_CHANGES | {"critic_learning_rate": (0.0, 0.2), "temperature": (0.0, 2.0)}
 SOFT_LEARNER = {name: OFF_POLICY_LEARNER[name] for name in OFF_POLICY}
 SOFT_REPLAYED = REPLAYED | {
     "settings": soft.SETTINGS,
