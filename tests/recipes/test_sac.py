@@ -20,11 +20,11 @@ ENDLESS = world.WorldParams(kind=world.ENDLESS)
 
 
 class OneState(world.ContinuousWorld):
-    """One state for ever, and a box whose sides differ; the sixth reward is none."""
+    """One state for ever, and a box whose sides differ; if asked to, it pays no number at the seventh step."""
 
     def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
         obs, after, reward, *rest = super().step_env(key, state, action, params)
-        return obs, after, jnp.where(after.time == 6, jnp.nan, reward), *rest
+        return obs, after, jnp.where((after.time == 7) & params.pays_at_once, jnp.nan, reward), *rest
 
     def action_space(self, params: Any = None) -> spaces.Box:
         return spaces.Box(jnp.array(LOW), jnp.array(HIGH), (2,))
@@ -62,7 +62,7 @@ def run(module: Any, env: Any, hyper: dict[str, Any], updates: int, **settings: 
     state, update, rows = init(lanes), jax.jit(jax.vmap(recipe.update)), []
     for i in range(updates):
         # A step that falls: Adam does not come to rest under a constant one.
-        rate = state.hyper.learning_rate * (0.3 if i > updates // 2 else 1.0)
+        rate = state.hyper.learning_rate * (0.8 if i > updates // 2 else 1.0)
         state, metrics = update(state.replace(hyper=state.hyper._replace(learning_rate=rate)))
         rows.append(metrics)
     return state, rows
@@ -78,7 +78,7 @@ def test_identity_24_policy_and_temperature_end_where_the_soft_objective_is_grea
         sac,
         OneState(),
         {"entropy_per_action": targets, "learning_rate": [0.03, 0.03], "temperature": [0.3, 0.3]},
-        14,
+        40,
         policy=normal,
         critic=quadratic,
         init_params=lambda key: (jnp.zeros((world.NUM_CELLS, 4)), jnp.array(CURVATURE)),
@@ -91,11 +91,9 @@ def test_identity_24_policy_and_temperature_end_where_the_soft_objective_is_grea
     np.testing.assert_allclose(location, np.broadcast_to(BEST, (2, 2)), atol=2e-3)
     np.testing.assert_allclose(np.exp(2 * scale), temperature[:, None] / CURVATURE, rtol=4e-3)
     np.testing.assert_allclose(rows[-1]["entropy_per_action"], targets, atol=2e-3)
-    # At the start the entropy of a component is ½ log 2πe - log h.
-    start = 0.5 * np.log(2 * np.pi * np.e) - np.log(half_widths).mean()
-    assert targets[0] < start < temperature[1] * 10
-    assert rows[0]["temperature"][0] < 0.3
-    assert (temperature[0] < 0.3) != (temperature[1] < 0.3)
+    # From 1.42 - 0.69 nats in half widths on: above both targets, so that both temperatures fall at first.
+    assert all((rows[0]["entropy_per_action"] > targets) & (rows[0]["temperature"] < 0.3))
+    assert temperature[0] < 0.3 < temperature[1]
 
 
 def test_identity_30_without_a_temperature_and_without_noise_it_is_ddpg() -> None:
@@ -119,7 +117,7 @@ def test_identity_30_without_a_temperature_and_without_noise_it_is_ddpg() -> Non
     np.testing.assert_allclose(actors[0][0], actors[1][0], rtol=1e-4)
     np.testing.assert_allclose(soft_rows[-1]["actor_loss"][0], hard_rows[-1]["actor_loss"][0], rtol=1e-4)
     np.testing.assert_array_equal(soft_rows[-1]["temperature"][0], 0.0)
-    assert np.abs(actors[1][0] - 0.3).min() > 0.05
+    assert np.abs(actors[1][0] - 0.3).max() > 0.1
     assert np.abs(actors[0][1] - actors[0][0]).max() > 0.01
 
 
@@ -134,7 +132,7 @@ def test_discrete_policy_and_temperature_end_at_the_entropy_that_is_wanted_and_a
 
     functions = {"policy": world.logits, "critic": world.action_values, "init_params": start}
     hyper = {"entropy_share": shares, "learning_rate": [0.03, 0.03], "temperature": [0.4, 0.4]}
-    state, rows = run(sac_discrete, env, hyper, 14, **functions)
+    state, rows = run(sac_discrete, env, hyper, 40, **functions)
     temperature = np.exp(np.asarray(state.log_temperature, np.float64))
     best = np.exp(values.min(0) / temperature[:, None])
     best /= best.sum(1, keepdims=True)
@@ -146,8 +144,8 @@ def test_discrete_policy_and_temperature_end_at_the_entropy_that_is_wanted_and_a
 
 
 def test_warm_up_fills_the_box_and_learns_nothing_and_the_policy_stays_in_it() -> None:
-    sizes = {"num_envs": 64, "batch_size": 16, "gradient_steps": 2, "warmup": 4 * 64, "total_steps": 6 * 64}
-    recipe = sac.make_train(OneState(), ENDLESS, **sizes, capacity=6 * 64)
+    sizes = {"num_envs": 64, "batch_size": 16, "gradient_steps": 2, "warmup": 4 * 64, "total_steps": 7 * 64}
+    recipe = sac.make_train(OneState(), ENDLESS.replace(pays_at_once=True), **sizes, capacity=7 * 64)
     start = recipe.init(jax.random.key(0))
     head = recipe.policy(start.params, start.rollout.obs)
     assert isinstance(head, pg.TanhNormal)
@@ -165,14 +163,15 @@ def test_warm_up_fills_the_box_and_learns_nothing_and_the_policy_stays_in_it() -
         assert any(changed) == (len(rows) > 4)
         assert np.isnan(metrics["loss"]) == (len(rows) <= 4)
         assert (before.log_temperature != state.log_temperature) == (len(rows) > 4)
+    rows.append(recipe.update(state)[1])
     actions = np.asarray(state.replay.experience.action, np.float64).swapaxes(0, 1)  # [updates, environments, 2]
     assert ((actions >= LOW) & (actions <= HIGH)).all()
-    drawn, own = (np.sort(x.reshape(-1, 2), 0) for x in (actions[:4], actions[4:]))
+    drawn, own = (np.sort(x.reshape(-1, 2), 0) for x in (actions[:4], actions[4:6]))
     unit = (drawn - LOW) / (HIGH - LOW)
     uniform = (np.arange(len(unit)) + 0.5) / len(unit)
     assert np.abs(unit - uniform[:, None]).max() < 0.1  # Kolmogorov and Smirnov: beyond it in 1 of 100
-    assert (own.max(0) > HIGH - 1.0).all() or (own.std(0) > 0.1).all()
-    assert [int(row["num_nonfinite"]) for row in rows] == [0] * 5 + [64]
+    assert (own.std(0) > 0.2 * 0.5 * (HIGH - LOW)).all()  # what the new policy draws is as wide as the box
+    assert [int(row["num_nonfinite"]) for row in rows] == [0] * 6 + [64]
 
 
 def test_warm_up_of_discrete_actions_is_uniform_and_learns_nothing() -> None:
