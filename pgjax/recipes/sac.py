@@ -68,6 +68,8 @@ def make_train(
 
     The target H_total = Σ_i (H + log h_i) with half widths h_i: α does not feel in which units actions are written, as
     a density in action units is that in half widths of the box divided by Π h_i. In [-2, 2] with H = -1 it is -0.31.
+    Chance has H = log 2; above that nothing reaches the target, and α grows without end.
+
     The α of a gradient step is the same in all three losses. Targets are those of one step: over more of them the
     entropies in between would be missing.
 
