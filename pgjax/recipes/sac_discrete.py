@@ -160,7 +160,8 @@ def make_train(
 
             def actor_loss(actor: Any) -> tuple[Array, Array]:
                 chosen = policy(actor, batch.obs)
-                return -pg.expected_soft_value(chosen.log_probs, all_q, temperature=temperature).mean(), chosen.entropy()
+                value = pg.expected_soft_value(chosen.log_probs, all_q, temperature=temperature)
+                return -value.mean(), chosen.entropy()
 
             (objective, entropy), slope = jax.value_and_grad(actor_loss, has_aux=True)(actor)
             updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor)
