@@ -1,6 +1,7 @@
 """Soft actor-critic with discrete actions. Christodoulou (2019), algorithm 1."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -127,9 +128,9 @@ def make_train(
         params, log_temperature = init_params(model_key, rollout.obs), jnp.log(numbers.temperature)
         trained = (*params, log_temperature)
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), trained, strict=True))
-        start = (params, log_temperature, params.critic, opt_state)
-        state = State(*start, rollout, None, key, jnp.int32(0), numbers)
-        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+        zero = jnp.int32(0)
+        state = State(params, log_temperature, params.critic, opt_state, rollout, None, key, zero, numbers)
+        return replace(state, replay=replay.init(jax.eval_shape(collect, key, state)[1]))
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)
@@ -184,13 +185,14 @@ def make_train(
             opt_state = (actor_opt, critic_opt, temperature_opt)
             return (ActorAndCritic(actor, critics), log_temperature, target, opt_state), metrics
 
-        learned, metrics = off_policy.gradient_steps(
+        (params, log_temperature, target, opt_state), metrics = off_policy.gradient_steps(
             learn,
             (state.params, state.log_temperature, state.target, state.opt_state),
             jax.random.split(learn_key, gradient_steps),
             skip=state.update < warmup_updates,
         )
         metrics |= {"num_nonfinite": jnp.sum(~jnp.isfinite(trajectory.reward))} | episode_metrics(rollout)
-        return State(*learned, rollout, memory, key, state.update + 1, hyper), metrics
+        count = state.update + 1
+        return State(params, log_temperature, target, opt_state, rollout, memory, key, count, hyper), metrics
 
     return Recipe(init, update, num_updates, lambda params, obs: policy(params.actor, obs))
