@@ -109,7 +109,7 @@ def action_box(env: Any, env_params: Any) -> Bounds:
     if not hasattr(space, "low") or shape is None or len(shape) != 1:
         raise TypeError(
             f"env must have actions in a box, one vector of floats, got the action space {space}. For discrete actions "
-            "take a recipe for them (sac, ppo, a2c), or wrap env."
+            "take a recipe for them (sac_discrete, ppo, a2c), or wrap env."
         )
     low, high = _bounds(env, env_params, tuple(shape))
     if not _finite(low, high):

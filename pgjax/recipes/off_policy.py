@@ -129,6 +129,24 @@ def with_noise(policy: Policy, low: Any, high: Any) -> Callable[..., exploration
     return act
 
 
+def with_warmup(policy: Policy, low: Any = None, high: Any = None) -> Callable[..., exploration.WarmUp]:
+    """Make what acts of a stochastic policy: random actions while a flag is set, then its own.
+
+        a ~ U(low, high), or any discrete action alike, while random;   a ~ π(s) afterwards
+
+    Shapes: low, high [D]; obs [B, ...].
+
+    Args:
+        policy: policy(actor, obs) -> distribution of this library; a Categorical for discrete actions.
+        low: lower bounds of the actions; None for discrete ones.
+        high: upper bounds; None for discrete actions.
+
+    Returns:
+        A function of (random, actor, obs) that gives the distribution, for `bind`.
+    """
+    return lambda random, actor, obs: exploration.WarmUp(random, policy(actor, obs), low, high)
+
+
 def correlated_noise(
     key: Array, state: Array, rollout: RolloutState, *, num_steps: int, theta: Any
 ) -> tuple[Array, tuple[Array, Array]]:
@@ -166,6 +184,30 @@ def stored(trajectory: Trajectory) -> Trajectory:
         The same without log_prob, raw_action, extras and step.
     """
     return replace(trajectory, log_prob=None, raw_action=None, extras=None, step=None)
+
+
+def count_actions(env: Environment, env_params: Any) -> int:
+    """Count the discrete actions of an environment, for methods that sum over them.
+
+    Shapes: a Python int.
+
+    Args:
+        env: the environment.
+        env_params: its parameters, shared or with one row for each environment.
+
+    Returns:
+        The number of actions.
+
+    Raises:
+        TypeError: if an action is not one whole number from 0 on.
+    """
+    space = env.action_space(single_params(env, env_params))  # type: ignore[attr-defined]
+    if not hasattr(space, "n") or getattr(space, "shape", ()) != () or getattr(space, "start", 0) != 0:
+        raise TypeError(
+            f"env must have discrete actions, one whole number from 0 on, got the action space {space}. For actions in "
+            "a box take sac, td3 or ddpg, or wrap env."
+        )
+    return int(space.n)
 
 
 def count_warmup(warmup: int, batch_size: int, capacity: int, *, num_envs: int, num_steps: int, window: int = 1) -> int:

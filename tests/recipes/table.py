@@ -15,6 +15,7 @@ import derivations_penalty
 import derivations_population as population
 import derivations_ppg
 import derivations_replay as replayed
+import derivations_sac as soft
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +44,8 @@ from pgjax.recipes import (
     ppg,
     ppo,
     reinforce,
+    sac,
+    sac_discrete,
     svpg,
     td3,
     trpo,
@@ -451,6 +454,62 @@ RECIPES |= {
         memory=derivations_dpg.memory_of,
         seen=derivations_dpg.seen,
         given=derivations_dpg.given,
+    ),
+}
+
+# Those whose policy is stochastic and paid for its entropy.
+SOFT = OFF_POLICY | {"temperature": 0.3}
+SOFT_CHANGES = OFF_POLICY_CHANGES | {"critic_learning_rate": (0.0, 0.2), "temperature": (0.0, 2.0)}
+SOFT_LEARNER = {name: OFF_POLICY_LEARNER[name] for name in OFF_POLICY}
+SOFT_REPLAYED = REPLAYED | {
+    "settings": soft.SETTINGS,
+    "functions": {"policy": world.squashed, "critic": world.action_value, "init_params": world.init_squashed},
+    "memory": soft.memory,
+    "seen": soft.seen,
+    "given": soft.given,
+    "state_values": soft.value_at_location,
+}
+DISCRETE = SOFT_REPLAYED | {
+    "world": functools.partial(world.world, pays_at_once=True),
+    "functions": {"policy": world.logits, "critic": world.action_values, "init_params": world.init_logits},
+    "seen": functools.partial(soft.seen, discrete=True),
+    "chosen": lambda row: np.tanh((row[1] - row[0]) / 2),
+    "state_values": soft.value_of_tables,
+}
+
+RECIPES |= {
+    "sac": Entry(
+        sac,
+        SOFT | {"entropy_per_action": -1.0},
+        SOFT_CHANGES | {"entropy_per_action": (0.5, -3.0)},
+        # The entropy is always above this: the temperature falls to nothing, and values are those of the reward.
+        SOFT_LEARNER | {"entropy_per_action": -50.0},
+        functools.partial(soft.sac, learned=True),
+        **SOFT_REPLAYED,
+    ),
+    "sac, fixed temperature": Entry(
+        sac,
+        SOFT,
+        SOFT_CHANGES,
+        SOFT_LEARNER | {"temperature": 0.005},
+        functools.partial(soft.sac, learned=False),
+        **SOFT_REPLAYED | {"settings": soft.SETTINGS | {"learn_temperature": False}},
+    ),
+    "sac_discrete": Entry(
+        sac_discrete,
+        SOFT | {"entropy_share": 0.5},
+        SOFT_CHANGES | {"entropy_share": (0.0, 1.0)},
+        SOFT_LEARNER | {"entropy_share": 0.0},
+        functools.partial(soft.sac_discrete, learned=True),
+        **DISCRETE,
+    ),
+    "sac_discrete, fixed temperature": Entry(
+        sac_discrete,
+        SOFT,
+        SOFT_CHANGES,
+        SOFT_LEARNER | {"temperature": 0.005},
+        functools.partial(soft.sac_discrete, learned=False),
+        **DISCRETE | {"settings": soft.SETTINGS | {"learn_temperature": False}},
     ),
 }
 

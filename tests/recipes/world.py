@@ -198,3 +198,35 @@ def init_quadratics(key: Array, obs: Any, num_critics: int = 1) -> tuple[Array, 
         0.3 * jax.random.normal(actor_key, (NUM_CELLS, 1)),
         0.3 * jax.random.normal(critic_key, (num_critics, NUM_CELLS, 3)),
     )
+
+
+def squashed(actor: Array, obs: Array) -> pg.TanhNormal:
+    """A normal squashed into [-1, 1]: actor [cells, 2], its location and the logarithm of its scale."""
+    row = obs @ actor
+    return pg.TanhNormal(row[..., :1], jnp.exp(row[..., 1:]))
+
+
+def init_squashed(key: Array, obs: Any) -> tuple[Array, Array]:
+    """(actor, critics) for `squashed` and `action_value`, two critics."""
+    actor_key, key = jax.random.split(key)
+    actor = 0.3 * jax.random.normal(actor_key, (NUM_CELLS, 2)) - jnp.array([[0.0, 0.5]])
+    return actor, init_quadratics(key, obs, num_critics=2)[1]
+
+
+def logits(actor: Array, obs: Array) -> pg.Categorical:
+    """A table of logits: actor [cells, actions]."""
+    return pg.Categorical(obs @ actor)
+
+
+def action_values(critic: Array, obs: Array) -> Array:
+    """Tables of the values of all actions: critic [E, cells, actions], values [E, ..., actions]."""
+    return jnp.einsum("...s,esa->e...a", obs, critic)
+
+
+def init_logits(key: Array, obs: Any) -> tuple[Array, Array]:
+    """(actor, critics) for `logits` and `action_values`, two critics."""
+    actor_key, critic_key = jax.random.split(key)
+    return (
+        0.3 * jax.random.normal(actor_key, (NUM_CELLS, NUM_ACTIONS)),
+        0.3 * jax.random.normal(critic_key, (2, NUM_CELLS, NUM_ACTIONS)),
+    )
