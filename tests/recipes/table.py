@@ -6,6 +6,7 @@ from typing import Any
 import derivations
 import derivations_a3c
 import derivations_acer
+import derivations_d4pg
 import derivations_groups
 import derivations_impala
 import derivations_natural
@@ -27,6 +28,7 @@ from pgjax.recipes import (
     acer,
     acktr,
     average_reward_actor_critic,
+    d4pg,
     ddpg,
     eligibility_traces,
     evolution_strategies,
@@ -426,6 +428,29 @@ RECIPES |= {
             "functions": REPLAYED["functions"]
             | {"init_params": functools.partial(world.init_quadratics, num_critics=2)},
             "given": lambda *seen: replayed.targets(*seen) | {"count": int(seen[2].num_learned)},
+        },
+    ),
+}
+
+
+# The same with critics of the distribution of returns.
+SUPPORT = {"low_value": derivations_d4pg.LOW, "high_value": derivations_d4pg.HIGH}
+SUPPORT_CHANGES = {"low_value": (-10.0, -0.7), "high_value": (9.0, 0.8)}
+
+RECIPES |= {
+    "d4pg": Entry(
+        d4pg,
+        OFF_POLICY | NOISE | SUPPORT | {"importance_exponent": 0.7},
+        OFF_POLICY_CHANGES | NOISE_CHANGES | SUPPORT_CHANGES | {"importance_exponent": (0.0, 1.0)},
+        OFF_POLICY_LEARNER | SUPPORT,
+        derivations_d4pg.d4pg,
+        **REPLAYED
+        | {
+            "settings": derivations_d4pg.SETTINGS,
+            "functions": derivations_d4pg.FUNCTIONS,
+            "seen": derivations_d4pg.seen,
+            "given": derivations_d4pg.targets,
+            "state_values": derivations_d4pg.value_at_mode,
         },
     ),
 }
