@@ -1,5 +1,6 @@
 """D4PG: its targets, its limit in DDPG, what importance weights undo, its warm-up and its default networks."""
 
+import dataclasses
 from typing import Any
 
 import derivations_d4pg
@@ -21,89 +22,93 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ENTRY = RECIPES["d4pg"]
 
 
-def record_targets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What each target is made of and what it is: (reward, discount, next_probs, atoms, target)."""
-    made: list[Any] = []
-    function = pg.categorical_target
+class Recorded:
+    """A small run, with what each of its targets is made of: (reward, discount, next_probs, atoms, target)."""
 
-    def recorded(transition: Any, next_probs: Any, *, atoms: Any) -> Any:
-        target = function(transition, next_probs, atoms=atoms)
-        parts = (transition.reward, transition.discount, next_probs, atoms, target)
-        jax.debug.callback(lambda *x: made.append([np.asarray(part, np.float64) for part in x]), *parts)
-        return target
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        function, self.made = pg.categorical_target, []
 
-    monkeypatch.setattr(pg, "categorical_target", recorded)
-    return made
+        def recorded(transition: Any, next_probs: Any, *, atoms: Any) -> Any:
+            target = function(transition, next_probs, atoms=atoms)
+            parts = (transition.reward, transition.discount, next_probs, atoms, target)
+            jax.debug.callback(lambda *x: self.made.append([np.asarray(part, np.float64) for part in x]), *parts)
+            return target
 
+        monkeypatch.setattr(pg, "categorical_target", recorded)
+        env, env_params = world.continuous()  # rewards of 1 and -1 alone
+        kind = jnp.where(env_params.kind == world.CHOICE, world.LOTTERY, env_params.kind)
+        sizes = {"num_envs": world.NUM_ENVS, "num_steps": 5, "total_steps": 40, "gradient_steps": 2, "batch_size": 32}
+        sizes |= {"warmup": 0, "window": 1, "num_atoms": derivations_d4pg.NUM_ATOMS}
+        self.recipe = d4pg.make_train(env, env_params.replace(kind=kind), **sizes, **derivations_d4pg.FUNCTIONS)
 
-def test_identity_27_the_target_keeps_the_mass_and_while_the_atoms_hold_it_the_mean(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The mean is R + Γ Q, the target of DDPG; with atoms that are too near each other it is not."""
-    made = record_targets(monkeypatch)
-    recipe = ENTRY.make()
-    for high, holds in ((20.0, True), (0.5, False)):
-        recipe.update(recipe.init(jax.random.key(0), low_value=-high, high_value=high))
+    def __call__(self, critic: Any = None, **hyper: float) -> Any:
+        """The parts of all targets of an update from a critic, rows of both gradient steps."""
+        state = self.recipe.init(jax.random.key(0), critic_learning_rate=0.0, **hyper)
+        if critic is not None:
+            state = state.replace(
+                params=state.params._replace(critic=critic), target=state.target._replace(critic=critic)
+            )
+        self.made.clear()
+        self.recipe.update(state)
         jax.effects_barrier()
-        assert len(made) == 3
-        for reward, discount, probs, atoms, target in made:
-            np.testing.assert_allclose(target.sum(-1), 1.0, rtol=1e-6)
-            error = np.abs(target @ atoms - (reward + discount * (probs @ atoms)))
-            assert (error.max() < 1e-5) == holds
-        made.clear()
+        assert len(self.made) == 2
+        reward, discount, probs, _, target = (np.concatenate(x) for x in zip(*self.made, strict=True))
+        return reward, discount, probs, self.made[0][3], target
 
 
-def test_identity_30_a_point_mass_on_an_atom_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rewards of ±1, a discount of 1/2 and atoms 1/2 apart: all mass is on one atom, that of DDPG's target."""
-    made = record_targets(monkeypatch)
-    env, env_params = world.continuous()
-    env_params = env_params.replace(kind=jnp.where(env_params.kind == world.CHOICE, world.LOTTERY, env_params.kind))
-    sizes = {"num_envs": world.NUM_ENVS, "num_steps": 5, "total_steps": 40, "gradient_steps": 4, "batch_size": 16}
-    functions = {**derivations_d4pg.FUNCTIONS, "init_params": lambda key, obs: (actor, critic)}
-    actor = jnp.zeros((world.NUM_CELLS, 1))
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    return Recorded(monkeypatch)
+
+
+def test_identities_27_and_30_the_target_is_that_of_ddpg(targets: Recorded) -> None:
+    """The mass is 1. The mean is R + Γ Q while the atoms hold it. A point mass that lands on an atom stays one."""
+    for high, holds in ((9.0, True), (0.5, False)):
+        reward, discount, probs, atoms, target = targets(low_value=-high, high_value=high, discount=0.8)
+        np.testing.assert_allclose(atoms, np.linspace(-high, high, 7), rtol=1e-6)
+        np.testing.assert_allclose(target.sum(-1), 1.0, rtol=1e-6)
+        error = np.abs(target @ atoms - (reward + discount * (probs @ atoms)))
+        assert (error.max() < 1e-5) == holds
     at = jnp.array([5, 3, 5, 5, 1, 1, 3])  # the atom of each cell: 1, 0, 1, 1, -1, -1 and 0
     critic = 1e4 * jax.nn.one_hot(at, 7)[None, :, None] * jnp.array([1.0, 0.0, 0.0])[None, None, :, None]
-    recipe = d4pg.make_train(env, env_params, **sizes, **functions, warmup=0, window=1, num_atoms=7)
     for discount, on_the_atoms in ((0.5, True), (0.45, False)):
-        hyper = {"discount": discount, "low_value": -1.5, "high_value": 1.5}
-        recipe.update(recipe.init(jax.random.key(0), critic_learning_rate=0.0, **hyper))
-        jax.effects_barrier()
-        reward, discounts, probs, atoms, target = (np.concatenate(x) for x in zip(*made, strict=True))
+        reward, discounts, probs, atoms, target = targets(critic, low_value=-1.5, high_value=1.5, discount=discount)
         assert (probs.max(-1) == 1.0).all()
         assert (target.max(-1) > 1 - 1e-6).all() == on_the_atoms
         if on_the_atoms:
-            wanted = reward + discounts * (probs @ atoms[:7])
+            wanted = reward + discounts * (probs @ atoms)
             np.testing.assert_allclose(atoms[target.argmax(-1)], wanted, atol=1e-6)
             assert len(set(wanted)) >= 4
-        made.clear()
 
 
-@pytest.mark.parametrize(("num_atoms", "same"), [(49, True), (5, False)])
-def test_identity_30_with_many_atoms_it_is_ddpg(num_atoms: int, same: bool) -> None:
+def test_identity_30_with_many_atoms_it_is_ddpg() -> None:
     """The logits are those of a normal of unit variance around DDPG's critic: its gradient is the mean less the target.
 
     With atoms half a deviation apart their mean is the number up to rounding; with five they are too few.
     """
-    atoms = jnp.linspace(-12.0, 12.0, num_atoms)
+    settings: dict[str, Any] = {"window": 1, "init_params": world.init_quadratics}
+    hyper = {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.8, "target_rate": 0.3, "noise": 0.3}
 
-    def critic(table: Any, obs: Any, action: Any) -> Any:
-        return -0.5 * jnp.square(atoms - world.action_value(table, obs, action)[..., None])
-
-    settings = {**derivations_d4pg.SETTINGS, "num_atoms": num_atoms, "prioritized": False}
-    shared: dict[str, Any] = {"window": 1, "init_params": world.init_quadratics}
-    hyper = {"learning_rate": 0.05, "critic_learning_rate": 0.1, "discount": 0.8, "target_rate": 0.3}
-    runs = (
-        (RECIPES["ddpg"].make(**shared), hyper),
-        (ENTRY.make(critic=critic, **settings | shared), hyper | {"low_value": -12.0, "high_value": 12.0}),
-    )
-    ends = []
-    for recipe, numbers in runs:
-        state = recipe.init(jax.random.key(0), noise=0.3, **numbers)
+    def end(recipe: Any, **hyper: Any) -> Any:
+        state = recipe.init(jax.random.key(0), **hyper)
         for _ in range(4):
             state, metrics = recipe.update(state)
-        ends.append((state.params, state.target, state.rollout.obs, metrics["actor_loss"], metrics["grad_norm"]))
-    ends = [flat([as_numpy(x) for x in jax.tree.leaves(end)]) for end in ends]
-    assert np.allclose(*ends, rtol=1e-3, atol=1e-4) == same
+        return state.params, state.target, state.rollout.obs, metrics["actor_loss"], metrics["grad_norm"]
+
+    def normal(num_atoms: int) -> Any:
+        atoms = jnp.linspace(-12.0, 12.0, num_atoms)
+
+        def critic(table: Any, obs: Any, action: Any) -> Any:
+            q = world.action_value(table, obs, action)[..., None]
+            return -0.5 * jnp.square(jnp.broadcast_to(atoms, (*q.shape[:-1], num_atoms)) - q)
+
+        recipe = ENTRY.make(critic=critic, **settings, num_atoms=num_atoms, prioritized=False)
+        return end(recipe, **hyper, low_value=-12.0, high_value=12.0)
+
+    ends = [end(RECIPES["ddpg"].make(**settings), **hyper), normal(49), normal(5)]
+    wanted, many, few = (flat([as_numpy(x) for x in jax.tree.leaves(x)]) for x in ends)
+    np.testing.assert_allclose(many, wanted, rtol=1e-3, atol=1e-4)
+    assert np.abs(few - wanted).max() > 0.01
 
 
 def test_weights_with_exponent_1_undo_the_prioritised_draw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,46 +116,41 @@ def test_weights_with_exponent_1_undo_the_prioritised_draw(monkeypatch: pytest.M
 
     The gradient is read off the first moment of the optimiser. With exponent 0 the two point elsewhere.
     """
-    recipe = ENTRY.make()
-    state = recipe.init(jax.random.key(0), **{**ENTRY.base, "importance_exponent": 1.0})
-    for _ in range(3):
-        state, _ = recipe.update(state)
-    node = as_numpy(state.replay.node)
-    first = len(node) // 2
-    rows = np.flatnonzero(node[first:])
-    power = node[first:][rows]
-    assert power.max() > 1.5 * power.min()
     make = pg.replay.make_prioritized_replay(**derivations_d4pg.SIZES, num_steps=2, exponent=0.6)
-    gradients = {}
+    recipe = ENTRY.make(gradient_steps=1)
+    state = recipe.init(jax.random.key(0), **ENTRY.base)
+    state, _ = recipe.update(state)
+    half, held = state.replay.node.size // 2, derivations_d4pg.SIZES["capacity"] // world.NUM_ENVS
+    rows = np.flatnonzero(state.replay.node[half:])
+    uneven = np.random.default_rng(0).lognormal(size=len(rows))
+    state = state.replace(replay=make.update(state.replay, rows, np.float32(uneven)))
+    power = as_numpy(state.replay.node)[half + rows]
+    np.testing.assert_allclose(power, uneven**0.6, rtol=1e-4)
+
+    def everything(key: Any, memory: Any, exponent: Any) -> Any:
+        """All windows once; their weights stand where their priorities were."""
+        time = (rows[:, None] % held + np.arange(2)) % held
+        drawn = jax.tree.map(lambda x: jnp.swapaxes(x[rows[:, None] // held, time], 0, 1), memory.replay.experience)
+        return pg.replay.Replayed(drawn, memory.node[half + rows], jnp.asarray(rows, jnp.int32))
+
+    def unchanged(memory: Any, *_: Any) -> Any:
+        return memory
+
+    whole = dataclasses.replace(make, add=unchanged, sample=everything, update=unchanged)
+    monkeypatch.setattr(pg.replay, "make_prioritized_replay", lambda **_: whole)
+    patched, gradients = ENTRY.make(gradient_steps=1), {}
+    fresh = state.replace(opt_state=recipe.init(jax.random.key(0), **ENTRY.base).opt_state)
     for name, exponent in (("uniform", None), ("undone", 1.0), ("not undone", 0.0)):
-        if exponent is None:
-            weight = np.ones(len(rows))
-        else:
+        weight = np.ones(len(rows))
+        if exponent is not None:
             drawn = make.sample(jax.random.key(1), state.replay, exponent)
-            of_row = dict(zip(rows.tolist(), (power.min() / power) ** exponent, strict=True))
-            found = np.array([of_row[int(i)] for i in drawn.rows])
-            np.testing.assert_allclose(drawn.weight, found / found.max(), rtol=1e-4)
-            weight = power / power.sum() * np.array([of_row[int(i)] for i in rows])
-        held = derivations_d4pg.SIZES["capacity"] // world.NUM_ENVS
-
-        def everything(key: Any, memory: Any, exponent: Any, weight: Any = weight) -> Any:
-            time = (rows[:, None] % held + np.arange(2)) % held
-            window = jax.tree.map(lambda x: jnp.swapaxes(x[rows[:, None] // held, time], 0, 1), memory.experience)
-            return pg.replay.Replayed(window, jnp.asarray(weight, jnp.float32), jnp.asarray(rows, jnp.int32))
-
-        replay = pg.replay.make_replay(**derivations_d4pg.SIZES, num_steps=2)
-        fake = type("Replay", (), {"init": make.init, "num_valid": make.num_valid})()
-        fake.add = lambda memory, trajectory: memory
-        fake.sample = lambda key, memory, exponent, sample=everything: sample(key, memory.replay, exponent)
-        fake.update = lambda memory, rows, priority: memory
-        monkeypatch.setattr(pg.replay, "make_prioritized_replay", lambda fake=fake, **_: fake)
-        one = ENTRY.make(gradient_steps=1)
-        fresh = one.init(jax.random.key(0), **ENTRY.base).opt_state
-        after, _ = one.update(state.replace(opt_state=fresh))
+            wanted = as_numpy(state.replay.node)[half + np.asarray(drawn.rows)] ** -exponent
+            np.testing.assert_allclose(drawn.weight, wanted / wanted.max(), rtol=1e-4)
+            weight = power / power.sum() * power**-exponent
+        memory = state.replay.replace(node=state.replay.node.at[half + rows].set(weight))
+        after, _ = patched.update(fresh.replace(replay=memory))
         moments = [x for x in jax.tree.leaves(after.opt_state[1]) if jnp.ndim(x)]
-        gradients[name] = 10.0 * as_numpy(moments[0]).ravel()
-        monkeypatch.undo()
-        del replay
+        gradients[name] = as_numpy(moments[0]).ravel()
     cosine = {
         name: gradients["uniform"] @ x / np.linalg.norm(gradients["uniform"]) / np.linalg.norm(x)
         for name, x in gradients.items()
