@@ -50,12 +50,18 @@ FUNCTIONS = {"policy": world.deterministic, "critic": action_logits, "init_param
 
 
 @functools.cache
-def replay_of(window: int) -> Any:
+def replay_of(window: int, prioritized: bool = True) -> Any:
+    if not prioritized:
+        return pg.replay.make_replay(**SIZES, num_steps=window)
     return pg.replay.make_prioritized_replay(**SIZES, num_steps=window, exponent=EXPONENT)
 
 
+def scale_of(hyper: Any) -> Any:
+    return hyper.noise
+
+
 @functools.cache
-def collected(entry: Entry) -> Any:
+def collected(entry: Entry, scale: Any = scale_of, prioritized: bool = True) -> Any:
     """What each lane sees in an update before it learns: (rollout, window, noise that was given, replay)."""
     env, env_params = entry.world()
     behaviour = off_policy.with_noise(world.deterministic, -1.0, 1.0)
@@ -65,22 +71,24 @@ def collected(entry: Entry) -> Any:
         _, noise = off_policy.correlated_noise(
             noise_key, state.noise, state.rollout, num_steps=entry.num_steps, theta=state.hyper.noise_theta
         )
-        policy = pg.bind(behaviour, (jnp.bool_(False), state.hyper.noise))
+        policy = pg.bind(behaviour, (jnp.bool_(False), scale(state.hyper)))
         rollout, trajectory = pg.rollout(
             act_key, state.params.actor, state.rollout, policy=policy, env=env, env_params=env_params,
             num_steps=entry.num_steps, noise=noise,
         )  # fmt: skip
-        replay = replay_of(entry.settings["window"])
+        replay = replay_of(entry.settings["window"], prioritized)
         return rollout, trajectory, noise[1], replay.add(state.replay, off_policy.stored(trajectory))
 
     return jax.jit(jax.vmap(of_lane))
 
 
-def seen(run: Any, before: Any, keys: jax.Array, lane: tuple[str, Any]) -> tuple[Any, Any]:
+def seen(
+    run: Any, before: Any, keys: jax.Array, lane: tuple[str, Any], scale: Any = scale_of, prioritized: bool = True
+) -> tuple[Any, Any]:
     """The replay of one lane; what was done in the window is the action with its noise, within the box."""
-    rollout, trajectory, noise, memory = run.lane(collected(run.entry)(keys, before), *lane)
+    rollout, trajectory, noise, memory = run.lane(collected(run.entry, scale, prioritized)(keys, before), *lane)
     state, data = run.lane(before, *lane), as_data(trajectory)
-    wanted = np.clip(np.tanh(data.obs @ state.params.actor) + state.hyper.noise * noise, -1, 1)
+    wanted = np.clip(np.tanh(data.obs @ state.params.actor) + np.asarray(scale(state.hyper)) * noise, -1, 1)
     np.testing.assert_allclose(data.action, wanted, rtol=1e-5, atol=1e-6)
     data.memory = jax.tree.map(jnp.asarray, memory)
     return data, rollout

@@ -7,6 +7,7 @@ import derivations
 import derivations_a3c
 import derivations_acer
 import derivations_d4pg
+import derivations_fasttd3
 import derivations_groups
 import derivations_impala
 import derivations_natural
@@ -32,6 +33,7 @@ from pgjax.recipes import (
     ddpg,
     eligibility_traces,
     evolution_strategies,
+    fasttd3,
     finite_differences,
     grpo,
     impala,
@@ -435,6 +437,7 @@ RECIPES |= {
 
 # The same with critics of the distribution of returns.
 SUPPORT = {"low_value": derivations_d4pg.LOW, "high_value": derivations_d4pg.HIGH}
+SPREAD = {"smallest_noise": 0.1, "largest_noise": 0.6, "noise_theta": 0.5}
 SUPPORT_CHANGES = {"low_value": (-10.0, -0.7), "high_value": (9.0, 0.8)}
 
 RECIPES |= {
@@ -442,7 +445,7 @@ RECIPES |= {
         d4pg,
         OFF_POLICY | NOISE | SUPPORT | {"importance_exponent": 0.7},
         OFF_POLICY_CHANGES | NOISE_CHANGES | SUPPORT_CHANGES | {"importance_exponent": (0.0, 1.0)},
-        OFF_POLICY_LEARNER | SUPPORT,
+        OFF_POLICY_LEARNER | SUPPORT | {"critic_learning_rate": 0.03},
         derivations_d4pg.d4pg,
         **REPLAYED
         | {
@@ -450,6 +453,26 @@ RECIPES |= {
             "functions": derivations_d4pg.FUNCTIONS,
             "seen": derivations_d4pg.seen,
             "given": derivations_d4pg.targets,
+            "state_values": derivations_d4pg.value_at_mode,
+        },
+    ),
+    "fasttd3": Entry(
+        fasttd3,
+        OFF_POLICY | SMOOTHING | SUPPORT | SPREAD | {"weight_decay": 0.1},
+        OFF_POLICY_CHANGES
+        | SUPPORT_CHANGES
+        | {"smoothing": (0.0, 1.0), "smoothing_clip": (np.inf, 0.05)}
+        | {"smallest_noise": (0.0, 0.5), "largest_noise": (0.1, 2.0), "noise_theta": (1.0, 0.1)}
+        | {"weight_decay": (0.0, 1.0)},
+        {name: x for name, x in OFF_POLICY_LEARNER.items() if name != "noise"}
+        | {"critic_learning_rate": 0.03, "smoothing": 0.1, "weight_decay": 0.0, "noise_theta": 1.0, "largest_noise": 0.8},
+        derivations_fasttd3.fasttd3,
+        **REPLAYED
+        | {
+            "settings": derivations_fasttd3.SETTINGS,
+            "functions": derivations_fasttd3.FUNCTIONS,
+            "seen": derivations_fasttd3.seen,
+            "given": derivations_fasttd3.targets,
             "state_values": derivations_d4pg.value_at_mode,
         },
     ),
