@@ -110,8 +110,8 @@ def make_train(
 
     Properties:
         With many atoms, a critic whose logits are those of a normal of unit variance around a number, one scale of
-        noise, and neither weight decay nor standardised observations, a gradient step is that of `td3` with policy_delay
-        1 and targets that are equal: all of a run with target_rate 1, and with learning_rate 0.
+        noise, no weight decay and observations as they come, it is `td3` with policy_delay 1 wherever a target actor
+        makes no difference: with target_rate 1, and with learning_rate 0.
 
     References:
         Seo, Sferrazza, Geng, Nauman, Yin and Abbeel (2025), FastTD3: simple, fast, and capable reinforcement learning
@@ -140,10 +140,10 @@ def make_train(
     def seen(statistics: Any, obs: Any) -> Any:
         return pg.envs.normalize(statistics, obs) if normalize_observations else obs
 
-    def policy(params: Params, obs: Any) -> Any:
+    def standardized(params: Params, obs: Any) -> Any:
         return network(params.actor, seen(params.statistics, obs))
 
-    behaviour = off_policy.with_noise(policy, low, high)
+    behaviour = off_policy.with_noise(standardized, low, high)
 
     def optimizers(hyper: Hyper) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         rates = hyper.learning_rate, hyper.critic_learning_rate
@@ -241,4 +241,4 @@ def make_train(
         metrics |= {"num_nonfinite": jnp.sum(~jnp.isfinite(trajectory.reward))} | episode_metrics(rollout)
         return State(params, target, opt_state, rollout, memory, process, key, state.update + 1, count, hyper), metrics
 
-    return Recipe(init, update, num_updates, policy)
+    return Recipe(init, update, num_updates, standardized)

@@ -145,8 +145,8 @@ def values_and_slopes(critic: Array, obs: Array, action: Array, atoms: Array) ->
 
 
 def atoms_of(hyper: Any) -> Array:
-    return np.array([hyper["low_value"] + k * (hyper["high_value"] - hyper["low_value"]) / (NUM_ATOMS - 1)
-                     for k in range(NUM_ATOMS)])  # fmt: skip
+    width = hyper["high_value"] - hyper["low_value"]
+    return np.array([hyper["low_value"] + k * width / (NUM_ATOMS - 1) for k in range(NUM_ATOMS)])
 
 
 def importance(memory: Any, rows: Array, exponent: float) -> Array:
@@ -157,9 +157,7 @@ def importance(memory: Any, rows: Array, exponent: float) -> Array:
     return weight / weight.max()
 
 
-def d4pg(
-    tables: Any, memory: Any, data: Any, hyper: Any, _: float, *, target: Any, keys: Any, window: int
-) -> Any:  # fmt: skip
+def d4pg(tables: Any, memory: Any, data: Any, hyper: Any, _: float, *, target: Any, keys: Any, window: int) -> Any:
     (actor, critic), rows, atoms, stored = tables, [], atoms_of(hyper), data.memory
     for key in keys:
         drawn = replay_of(window).sample(key, stored, np.float32(hyper["importance_exponent"]))

@@ -465,7 +465,13 @@ RECIPES |= {
         | {"smallest_noise": (0.0, 0.5), "largest_noise": (0.1, 2.0), "noise_theta": (1.0, 0.1)}
         | {"weight_decay": (0.0, 1.0)},
         {name: x for name, x in OFF_POLICY_LEARNER.items() if name != "noise"}
-        | {"critic_learning_rate": 0.03, "smoothing": 0.1, "weight_decay": 0.0, "noise_theta": 1.0, "largest_noise": 0.8},
+        | {
+            "critic_learning_rate": 0.03,
+            "smoothing": 0.1,
+            "weight_decay": 0.0,
+            "noise_theta": 1.0,
+            "largest_noise": 0.8,
+        },
         derivations_fasttd3.fasttd3,
         **REPLAYED
         | {
