@@ -1,5 +1,6 @@
 """Distributed distributional deterministic policy gradient, D4PG. Barth-Maron et al. (2018), algorithm 1."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -153,7 +154,7 @@ def make_train(
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)
-        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+        return replace(state, replay=replay.init(jax.eval_shape(collect, key, state)[1]))
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)

@@ -1,5 +1,6 @@
 """FastTD3: TD3 with distributional critics, for many environments side by side. Seo et al. (2025)."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -124,7 +125,7 @@ def make_train(
     num_atoms = _checks.as_positive_int("num_atoms", num_atoms, at_least=2)
     sizes = {"num_envs": num_envs, "num_steps": num_steps, "window": window}
     warmup_updates = off_policy.count_warmup(warmup, batch_size, capacity, **sizes)
-    low, high = action_box(env, env_params)
+    low, high = (jnp.asarray(bound) for bound in action_box(env, env_params))
     functions = off_policy.as_actor_and_critic(
         env, env_params, model=model, policy=policy, critic=critic, init_params=init_params,
         default=lambda: default_actor_with_critics(
@@ -171,10 +172,10 @@ def make_train(
         statistics = pg.envs.init_statistics(first) if normalize_observations else None
         networks = init_params(model_key, seen(statistics, rollout.obs))
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), networks, strict=True))
-        params = Params(*networks, statistics)
+        params = Params(networks.actor, networks.critic, statistics)
         process = jax.random.normal(noise_key, (num_envs, *low.shape))
         state = State(params, params.critic, opt_state, rollout, None, process, key, zero, zero, numbers)
-        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+        return replace(state, replay=replay.init(jax.eval_shape(collect, key, state)[1]))
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)
@@ -231,13 +232,13 @@ def make_train(
 
         (networks, target, opt_state, count), metrics = off_policy.gradient_steps(
             learn,
-            (ActorAndCritic(*state.params[:2]), state.target, state.opt_state, state.num_learned),
+            (ActorAndCritic(state.params.actor, state.params.critic), state.target, state.opt_state, state.num_learned),
             jax.random.split(learn_key, (2, gradient_steps)).T,
             skip=state.update < warmup_updates,
         )
         if normalize_observations:  # only now: those that acted were those that learned
             statistics = pg.envs.update_statistics(statistics, trajectory.obs)
-        params = Params(*networks, statistics)
+        params = Params(networks.actor, networks.critic, statistics)
         metrics |= {"num_nonfinite": jnp.sum(~jnp.isfinite(trajectory.reward))} | episode_metrics(rollout)
         return State(params, target, opt_state, rollout, memory, process, key, state.update + 1, count, hyper), metrics
 
