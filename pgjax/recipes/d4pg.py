@@ -77,8 +77,8 @@ def make_train(
     the probability that the critic gives to the first and the last atom, stays near 0 where they hold; where it does
     not, move the ends apart, and where `action_value` fills a small part of the interval, together.
 
-    Where the paper copies the targets every 100 steps, they move a little at each; its actor learns from the critic
-    before the step, here from the critic after it, as in `ddpg`.
+    Where the paper copies the targets after a number of steps, they move a little at each; its actor learns from the
+    critic before the step, here from the critic after it, as in `ddpg`.
 
     Args:
         As `ddpg.make_train`; and:

@@ -86,7 +86,8 @@ def make_train(
         m = projection of R + Γ z onto z;   w_j <- w_j - AdamW(∇ -Σ_i m_i log p_ji(s, a)),   w' <- τ w + (1 - τ) w'
         every policy_delay steps: θ <- θ + AdamW(∇ min_j Σ_i z_i p_ji(s, μ_θ(s)))
 
-    There is no target actor: the actor that is trained chooses a~. The atoms z must hold the discounted returns, see
+    There is no target actor: the actor that is trained chooses a~. The published code draws σ_b anew, uniformly, at the
+    start of each episode; here each environment keeps its own. The atoms z must hold the discounted returns, see
     `d4pg.make_train`, and the metric `end_mass` tells where they do not. `episode_return` is that of all environments
     with their noise, of which the last half explores widely: ``pg.evaluate`` plays the policy.
 

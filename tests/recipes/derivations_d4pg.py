@@ -110,7 +110,7 @@ def softmax(logits: Array) -> Array:
 
 
 def projected(reward: Array, discount: Array, probs: Array, atoms: Array) -> Array:
-    """Barth-Maron et al. (2018), appendix A: each atom that moved shares its mass between its neighbours."""
+    """Bellemare, Dabney and Munos (2017): each atom that moved shares its mass between its neighbours."""
     gap, result = atoms[1] - atoms[0], np.zeros_like(probs)
     for n in range(len(reward)):
         for j, z in enumerate(atoms):
