@@ -66,6 +66,9 @@ RANGES: dict[str, str] = {
     "smoothing": _NONNEGATIVE,
     "smoothing_clip": _NONNEGATIVE,
     "entropy_share": _UNIT,
+    "importance_exponent": _UNIT,
+    "smallest_noise": _NONNEGATIVE,
+    "largest_noise": _NONNEGATIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

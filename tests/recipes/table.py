@@ -6,7 +6,9 @@ from typing import Any
 import derivations
 import derivations_a3c
 import derivations_acer
+import derivations_d4pg
 import derivations_dpg
+import derivations_fasttd3
 import derivations_groups
 import derivations_impala
 import derivations_natural
@@ -29,10 +31,12 @@ from pgjax.recipes import (
     acer,
     acktr,
     average_reward_actor_critic,
+    d4pg,
     ddpg,
     dpg,
     eligibility_traces,
     evolution_strategies,
+    fasttd3,
     finite_differences,
     grpo,
     impala,
@@ -510,6 +514,56 @@ RECIPES |= {
         SOFT_LEARNER | {"temperature": 0.005},
         functools.partial(soft.sac_discrete, learned=False),
         **DISCRETE | {"settings": soft.SETTINGS | {"learn_temperature": False}},
+    ),
+}
+
+
+# The same with critics of the distribution of returns.
+SUPPORT = {"low_value": derivations_d4pg.LOW, "high_value": derivations_d4pg.HIGH}
+SPREAD = {"smallest_noise": 0.1, "largest_noise": 0.6, "noise_theta": 0.5}
+SUPPORT_CHANGES = {"low_value": (-10.0, -0.7), "high_value": (9.0, 0.8)}
+
+RECIPES |= {
+    "d4pg": Entry(
+        d4pg,
+        OFF_POLICY | NOISE | SUPPORT | {"importance_exponent": 0.7},
+        OFF_POLICY_CHANGES | NOISE_CHANGES | SUPPORT_CHANGES | {"importance_exponent": (0.0, 1.0)},
+        OFF_POLICY_LEARNER | SUPPORT | {"critic_learning_rate": 0.03},
+        derivations_d4pg.d4pg,
+        **REPLAYED
+        | {
+            "settings": derivations_d4pg.SETTINGS,
+            "functions": derivations_d4pg.FUNCTIONS,
+            "seen": derivations_d4pg.seen,
+            "given": derivations_d4pg.targets,
+            "state_values": derivations_d4pg.value_at_mode,
+        },
+    ),
+    "fasttd3": Entry(
+        fasttd3,
+        OFF_POLICY | SMOOTHING | SUPPORT | SPREAD | {"weight_decay": 0.1},
+        OFF_POLICY_CHANGES
+        | SUPPORT_CHANGES
+        | {"smoothing": (0.0, 1.0), "smoothing_clip": (np.inf, 0.05)}
+        | {"smallest_noise": (0.0, 0.5), "largest_noise": (0.1, 2.0), "noise_theta": (1.0, 0.1)}
+        | {"weight_decay": (0.0, 1.0)},
+        {name: x for name, x in OFF_POLICY_LEARNER.items() if name != "noise"}
+        | {
+            "critic_learning_rate": 0.03,
+            "smoothing": 0.1,
+            "weight_decay": 0.0,
+            "noise_theta": 1.0,
+            "largest_noise": 0.8,
+        },
+        derivations_fasttd3.fasttd3,
+        **REPLAYED
+        | {
+            "settings": derivations_fasttd3.SETTINGS,
+            "functions": derivations_fasttd3.FUNCTIONS,
+            "seen": derivations_fasttd3.seen,
+            "given": derivations_fasttd3.targets,
+            "state_values": derivations_d4pg.value_at_mode,
+        },
     ),
 }
 

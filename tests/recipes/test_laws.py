@@ -157,8 +157,9 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for verb in ("init_rollout", "rollout", "epochs", "evaluate"):
         monkeypatch.setattr(pg, verb, recorded(getattr(pg, verb)))
     monkeypatch.setattr(windows, "draw_windows", recorded(windows.draw_windows))
-    make_replay = pg.replay.make_replay
-    monkeypatch.setattr(pg.replay, "make_replay", lambda **sizes: recorded_sample(make_replay(**sizes)))
+    for name in ("make_replay", "make_prioritized_replay"):
+        make = getattr(pg.replay, name)
+        monkeypatch.setattr(pg.replay, name, lambda make=make, **sizes: recorded_sample(make(**sizes)))
     init_params = entry.settings.get("init_params", entry.functions["init_params"])
     recipe = entry.make(init_params=recorded(init_params))  # a new one: nothing of it is traced yet
 
