@@ -32,7 +32,7 @@ $(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 # What the newest interpreter is tried on in CI, beside the default one on everything: each room once, a minute or two.
 SHORT := pgjax tests/test_contract.py tests/test_returns.py tests/test_returns_bootstrap.py tests/test_rollout.py
 
-.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn variance bench-peers lock clean distclean
+.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy variance bench-peers lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +79,11 @@ certificates: install ## measure bias and variance of each estimator (DOCS=1 wri
 papers: install ## measure published findings again (ONLY="one another" for some, FRESH=1 anew; DOCS=1 writes the page of the docs anew)
 	$(RUN) benchmarks/reproduce.py --out out/papers $(if $(ONLY),--only $(ONLY)) $(if $(FRESH),--fresh) $(if $(DOCS),--docs docs)
 
-learn: install ## train every recipe on the small environments (ONLY=, ENV=, SEEDS=8, FAST=1; DOCS=1 writes the page of the docs anew)
+learn: install ## train the recipes on the small environments (ONLY=, ENV=, SEEDS=8, FAST=1; DOCS=1 writes the page of the docs anew)
 	$(RUN) benchmarks/learn.py --out out/learn $(if $(ONLY),--only $(ONLY)) $(if $(ENV),--env $(ENV)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAST),--fast) $(if $(DOCS),--docs docs)
+
+learn-offpolicy: install ## the same for the recipes with action values
+	$(RUN) benchmarks/learn.py --off-policy --out out/learn $(if $(ONLY),--only $(ONLY)) $(if $(ENV),--env $(ENV)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAST),--fast) $(if $(DOCS),--docs docs)
 
 variance: install ## compare the noise of estimators on CartPole and Pendulum (DOCS=1 writes a page of the docs)
 	$(RUN) benchmarks/variance_reduction.py --out out/variance $(if $(DOCS),--docs docs)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import bootstrap, interquartile_mean, quick_to_compile, table, write_json
-from learn_page import write_page
+from learn_page import OFF_POLICY, ON_POLICY, write_page
 
 import pgjax as pg
 from pgjax.recipes import Recipe
@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parent / "learn"
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0")
 THRESHOLDS = dict(zip(ENVIRONMENTS, (475.0, -100.0, -120.0, -200.0, 90.0), strict=True))
 CURVE, NUM_EPISODES = 100, 64
+WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_discrete", "td3")
 
 
 def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
@@ -161,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/learn"), help="folder of the JSON files")
     parser.add_argument("--only", nargs="*", help="recipes; all without it")
+    parser.add_argument("--off-policy", action="store_true", help="the recipes with action values, and their page")
     parser.add_argument("--env", nargs="*", help="environments; all without it")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--scale", type=float, help="length of the runs; 1, or 0.05 with --fast")
@@ -172,7 +174,8 @@ def main() -> None:
         options.env, options.seeds = options.env or ["CartPole-v1", "Pendulum-v1"], 2
         quick_to_compile()
     scale = options.scale or (0.05 if options.fast else 1.0)
-    chosen = cells(options.only, options.env)
+    mine = {path.stem for path in FOLDER.glob("*.toml") if (path.stem in WITH_ACTION_VALUES) == options.off_policy}
+    chosen = cells(options.only or sorted(mine - {"published"}), options.env)
     rows = []
     for (name, env_name), settings in chosen.items():
         path = options.out / name / f"{env_name}.json"
@@ -197,7 +200,10 @@ def main() -> None:
     print(table(["", "final return", "reached", "steps to threshold", "seconds", "compile"], rows))
     if options.docs:
         at_random = {name: random_return(name) for name in {env_name for _, env_name in chosen}}
-        write_page(options.out, options.docs, at_random=at_random, num_episodes=NUM_EPISODES)
+        layout = OFF_POLICY if options.off_policy else ON_POLICY
+        write_page(
+            options.out, options.docs, layout=layout, recipes=mine, at_random=at_random, num_episodes=NUM_EPISODES
+        )
 
 
 if __name__ == "__main__":

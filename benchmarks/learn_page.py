@@ -1,18 +1,18 @@
-"""The page of `learn.py`: a table and a figure for each environment, and the settings of every cell."""
+"""The pages of `learn.py`: a table and a figure for each environment, and the settings of every cell."""
 
 import json
 import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import COLOURS, axes, bootstrap, interquartile_mean, markdown, save
 
-PAGE = """# What every recipe learns
+PAGE = """# {title}
 
-Each recipe in each small environment that it can act in, with {seeds} seeds. *This page is written by
-`make learn DOCS=1`; do not edit it.* One cell alone: `make learn ONLY=ppo ENV=CartPole-v1`.
+{intro}, with {seeds} seeds. *This page is written by
+`make {command} DOCS=1`; do not edit it.* One cell alone: `make learn ONLY={first_recipe} ENV={first_env}`.
 
 How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
 episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the
@@ -46,8 +46,34 @@ Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
 
 {table}
 
-![Returns of all recipes on {env} against environment steps](learn/{env}.png)
+![Returns of all recipes on {env} against environment steps]({name}/{env}.png)
 """
+
+
+class Page(NamedTuple):
+    """What distinguishes a page."""
+
+    name: str  # of the file and of the folder beside it
+    command: str  # target of make
+    title: str
+    intro: str
+    first: tuple[str, str]  # a cell for the example
+
+
+ON_POLICY = Page(
+    "learn",
+    "learn",
+    "What every recipe learns",
+    "Each recipe without a replay in each small environment that it can act in",
+    ("ppo", "CartPole-v1"),
+)
+OFF_POLICY = Page(
+    "learn_offpolicy",
+    "learn-offpolicy",
+    "What recipes with action values learn",
+    "Each recipe that learns the values of actions, from a replay or on-policy, in the small environments",
+    ("sac", "Pendulum-v1"),
+)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -133,17 +159,20 @@ def together(cells: list[dict[str, Any]], at_random: dict[str, float]) -> str:
     return markdown(["recipe", "environments", "scaled return"], ordered)
 
 
-def settings_of(cell: dict[str, Any]) -> list[str]:
+def settings_of(cell: dict[str, Any], name: str) -> list[str]:
     """Write what a cell was run with."""
     words = [f"{k}={v}" for part in ("make", "hyper", "model") for k, v in cell["settings"][part].items()]
-    link = f"[JSON](learn/{cell['recipe']}-{cell['env']}.json)"
+    link = f"[JSON]({name}/{cell['recipe']}-{cell['env']}.json)"
     return [f"`{cell['recipe']}` on {cell['env']}", "`" + ", ".join(words) + "`", link]
 
 
-def write_page(folder: Path, docs: Path, *, at_random: dict[str, float], num_episodes: int) -> None:
-    """Write the page, its figures and the JSON of every cell in these environments into the documentation."""
-    cells, figures = [cell for cell in read(folder) if cell["env"] in at_random], published()
-    out = docs / "learn"
+def write_page(
+    folder: Path, docs: Path, *, layout: Page, recipes: set[str], at_random: dict[str, float], num_episodes: int
+) -> None:
+    """Write a page, its figures and the JSON of every cell of these recipes and environments into the documentation."""
+    known = [cell for cell in read(folder) if cell["recipe"] in recipes]
+    cells, figures = [cell for cell in known if cell["env"] in at_random], published()
+    out = docs / layout.name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     environments: dict[str, list[dict[str, Any]]] = {}
@@ -154,17 +183,22 @@ def write_page(folder: Path, docs: Path, *, at_random: dict[str, float], num_epi
     for env, members in environments.items():
         draw(env, members, out / f"{env}.png")
         rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
-        known = {"threshold": members[0]["threshold"], "at_random": at_random[env]}
-        sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **known))
+        here = {"threshold": members[0]["threshold"], "at_random": at_random[env], "name": layout.name}
+        sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **here))
     dates = sorted(cell["setting"]["date"] for cell in cells)
     page = PAGE.format(
+        title=layout.title,
+        intro=layout.intro,
+        command=layout.command,
+        first_recipe=layout.first[0],
+        first_env=layout.first[1],
         seeds=" or ".join(str(x) for x in sorted({cell["seeds"] for cell in cells})),
         episodes=num_episodes,
         first=dates[0],
         last=dates[-1],
         together=together(cells, at_random),
         sections="".join(sections),
-        settings=markdown(["cell", "settings", "raw"], [settings_of(cell) for cell in cells]),
+        settings=markdown(["cell", "settings", "raw"], [settings_of(cell, layout.name) for cell in cells]),
         **{name: cells[0]["setting"][name] for name in ("processor", "python", "jax", "pgjax")},
     )
-    (docs / "learn.md").write_text(page)
+    (docs / f"{layout.name}.md").write_text(page)

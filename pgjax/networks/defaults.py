@@ -130,7 +130,7 @@ def default_actor_with_critics(
     env_params: Any,
     *,
     head: str | nn.Module | None = None,
-    features: tuple[int, ...] = (256, 256),
+    features: tuple[int, ...] = (128, 128),
     num_critics: int = 2,
     num_outputs: int | None = None,
     activation: Activation = nn.relu,
