@@ -183,7 +183,8 @@ def stored(trajectory: Trajectory) -> Trajectory:
     Returns:
         The same without log_prob, raw_action, extras and step.
     """
-    return replace(trajectory, log_prob=None, raw_action=None, extras=None, step=None)
+    left_out: Any = dict.fromkeys(("log_prob", "raw_action", "extras", "step"))
+    return replace(trajectory, **left_out)
 
 
 def count_actions(env: Environment, env_params: Any) -> int:

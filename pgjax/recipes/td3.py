@@ -1,5 +1,6 @@
 """Twin delayed deep deterministic policy gradient. Fujimoto, van Hoof and Meger (2018), algorithm 1."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -95,7 +96,7 @@ def make_train(
     policy_delay = _checks.as_positive_int("policy_delay", policy_delay)
     sizes = {"num_envs": num_envs, "num_steps": num_steps, "window": window}
     warmup_updates = off_policy.count_warmup(warmup, batch_size, capacity, **sizes)
-    low, high = action_box(env, env_params)
+    low, high = (jnp.asarray(bound) for bound in action_box(env, env_params))
     functions = off_policy.as_actor_and_critic(
         env, env_params, default=lambda: default_actor_with_critics(env, env_params, num_critics=num_critics),
         model=model, policy=policy, critic=critic, init_params=init_params,
@@ -130,7 +131,7 @@ def make_train(
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, zero, zero, numbers)
-        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+        return replace(state, replay=replay.init(jax.eval_shape(collect, key, state)[1]))
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)

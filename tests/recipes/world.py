@@ -164,12 +164,12 @@ class ContinuousWorld(World):
     def step_env(
         self, key: Array, state: WorldState, action: Any, params: WorldParams
     ) -> tuple[Array, WorldState, Array, Array, dict[Any, Any]]:
-        _, after, *rest = super().step_env(key, state, 0, params)
+        _, after, reward, ends, info = super().step_env(key, state, 0, params)
         after = after.replace(choice=0.5 * (action[0] + 1.0))  # of which 2 · choice - 1 is paid
         choice = jnp.where(params.pays_at_once, after.choice, state.choice)
         paid = (params.kind == CHOICE) & (state.time == jnp.where(params.pays_at_once, 0, 1))
-        reward = jnp.where(paid, 2.0 * choice - 1.0, rest[0])
-        return self.get_obs(after, params), after, reward, rest[1], rest[2]
+        reward = jnp.where(paid, 2.0 * choice - 1.0, reward)
+        return self.get_obs(after, params), after, reward, ends, info
 
     def action_space(self, params: Any = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (1,))
