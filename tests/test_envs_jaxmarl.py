@@ -77,7 +77,7 @@ def test_a_rollout_is_jaxmarls_own_loop(chased: Any) -> None:
 
 
 def test_the_limit_truncates_and_the_last_observation_is_kept(chased: Any) -> None:
-    inside, env, window, own = chased
+    *_, window, own = chased
     cut = np.broadcast_to((np.arange(T) == LAST)[:, None, None], (T, B, 4))
     np.testing.assert_array_equal(cut[..., 0], own["done"]["__all__"])
     np.testing.assert_array_equal(window.truncated, cut)

@@ -48,7 +48,9 @@ class JaxMARL:
             )
         for method in ("reset", "step_env", "action_space"):
             if not callable(getattr(self.env, method, None)):
-                raise TypeError(f"env must have a method {method}, as those of JaxMARL do; {type(self.env).__name__} has none.")
+                raise TypeError(
+                    f"env must have a method {method}, as those of JaxMARL do; {type(self.env).__name__} has none."
+                )
         self.action_space()
 
     @property

@@ -8,6 +8,7 @@ import derivations_a3c
 import derivations_acer
 import derivations_groups
 import derivations_impala
+import derivations_maddpg
 import derivations_natural
 import derivations_online
 import derivations_penalty
@@ -34,6 +35,7 @@ from pgjax.recipes import (
     grpo,
     impala,
     kl_ppo,
+    maddpg,
     natural_actor_critic,
     natural_policy_gradient,
     off_pac,
@@ -426,6 +428,31 @@ RECIPES |= {
             "functions": REPLAYED["functions"]
             | {"init_params": functools.partial(world.init_quadratics, num_critics=2)},
             "given": lambda *seen: replayed.targets(*seen) | {"count": int(seen[2].num_learned)},
+        },
+    ),
+}
+
+# The same for several agents, each with tables of its own: critics of what all see and do.
+RECIPES |= {
+    "maddpg": Entry(
+        maddpg,
+        OFF_POLICY | NOISE,
+        OFF_POLICY_CHANGES | NOISE_CHANGES,
+        OFF_POLICY_LEARNER | {"learning_rate": 0.03, "critic_learning_rate": 0.05, "target_rate": 0.2, "noise": 0.7},
+        derivations_maddpg.maddpg,
+        num_updates=500,  # six features of two actions, which settle more slowly than three
+        **REPLAYED
+        | {
+            "world": world.two_agents,
+            "functions": {
+                "policy": world.deterministic,
+                "critic": world.joint_value,
+                "init_params": world.init_joint_quadratics,
+            },
+            "memory": derivations_maddpg.memory_of,
+            "seen": derivations_maddpg.seen,
+            "chosen": lambda rows: np.tanh(rows.min()),  # of the agent that is further off
+            "state_values": derivations_maddpg.value_at_modes,
         },
     ),
 }
