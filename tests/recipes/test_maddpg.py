@@ -193,30 +193,41 @@ class Wide(world.TwoAgentsWorld):
 
 @pytest.mark.parametrize(("centralized", "inputs"), [(True, 2 * (world.NUM_CELLS + 2)), (False, world.NUM_CELLS + 2)])
 def test_the_default_networks_are_one_for_each_agent(centralized: bool, inputs: int) -> None:
-    """Critics read the rows of all agents, or of one; all actions lie in the box, random ones and others."""
+    """Critics read the rows of all agents, or of one."""
+    recipe = maddpg.make_train(Wide(), world.two_agents()[1], **SIZES, centralized=centralized)
+    params = jax.eval_shape(recipe.init, jax.random.key(0)).params
+    kernels = [
+        [x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree) if "kernel" in jax.tree_util.keystr(path)]
+        for tree in params
+    ]
+    assert kernels[0][0] == (2, world.NUM_CELLS, 256)
+    assert (2, 1, inputs, 256) in kernels[1]
+
+
+def test_a_model_is_made_for_each_agent_and_all_actions_lie_in_the_box() -> None:
+    """Random ones and others, in bounds of their own for each component."""
     env, params = Wide(), world.two_agents()[1]
-    recipe = maddpg.make_train(env, params, **SIZES, centralized=centralized)
+    model = pg.networks.default_actor_with_critics(env, params, features=(4,), num_critics=1, joint=True)
+    recipe = maddpg.make_train(env, params, **SIZES, model=model)
     state = recipe.init(jax.random.key(0), noise=0.5)
-    actor, critic = (jax.tree_util.tree_leaves_with_path(x) for x in state.params)
-    kernels = [x.shape for path, x in actor + critic if "kernel" in jax.tree_util.keystr(path)]
-    assert kernels[0] == (2, world.NUM_CELLS, 256)
-    assert (2, 1, inputs, 256) in kernels
-    assert all(np.abs(x[0] - x[1]).max() > 0 for _, x in actor if x.ndim > 2)
+    for path, x in jax.tree_util.tree_leaves_with_path(state.params):
+        assert ("kernel" in jax.tree_util.keystr(path)) == (np.abs(x[0] - x[1]).max() > 0), path
     obs = jnp.stack([state.rollout.obs] * 3)
     modes = recipe.policy(state.params, obs).mode()
     assert modes.shape == (3, B, 2, 2)
-    alone = jax.tree.map(lambda x: jnp.stack([x[1], x[0]]), state.params)
-    np.testing.assert_allclose(recipe.policy(alone, obs[..., ::-1, :]).mode(), modes[..., ::-1, :], rtol=1e-6)
-    for low, high in ((0, 2), (2, 4)):  # updates that act at random, and that do not
-        for _ in range(high - low):
-            state, _ = recipe.update(state)
-    action = np.asarray(state.replay.experience.action)[:, :8]
-    for rows in (action[:, :2], action[:, 2:]):
+    for i in (0, 1):
+        own = model.apply(jax.tree.map(lambda x: x[i], state.params.actor), obs[..., i, :], method="policy")  # noqa: B023
+        np.testing.assert_allclose(modes[..., i, :], own.mode(), rtol=1e-5)
+    start = state.params
+    state, _ = recipe.update(state)
+    jax.tree.map(np.testing.assert_array_equal, state.params, start)  # acts at random and learns nothing
+    state, _ = recipe.update(state)
+    assert np.abs(jax.tree.leaves(state.params)[0] - jax.tree.leaves(start)[0]).max() > 0
+    action = np.asarray(state.replay.experience.action)
+    for rows in (action[:, :2], action[:, 2:4]):
         assert (rows >= [-1.0, 3.0]).all()
         assert (rows <= [1.0, 7.0]).all()
         assert (np.ptp(rows, axis=(0, 1)) > [0.5, 1.0]).all()
-    still = jax.tree.leaves(recipe.update(state.replace(update=jnp.int32(0)))[0].params)
-    jax.tree.map(np.testing.assert_array_equal, still, jax.tree.leaves(state.params))
 
 
 @pytest.mark.parametrize(
