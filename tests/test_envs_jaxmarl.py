@@ -90,6 +90,18 @@ def test_the_limit_truncates_and_the_last_observation_is_kept(chased: Any) -> No
     np.testing.assert_array_equal(next_value[LAST], window.next_obs[LAST, ..., 0])
 
 
+def test_maddpg_trains_on_it(jaxmarl: Any) -> None:
+    """Traced, not compiled; what padding adds to the observations is there for the networks."""
+    pytest.importorskip("flashbax")
+    _, env = make(jaxmarl, "MPE_simple_speaker_listener_v4", "Continuous")
+    recipe = pg.recipes.maddpg.make_train(env, None, total_steps=64)
+    state, metrics = jax.eval_shape(recipe, jax.random.key(0))
+    assert state.replay.experience.obs.shape[2:] == (2, 11)
+    assert state.replay.experience.action.shape[2:] == (2, 5)
+    assert jax.tree.leaves(state.params.critic)[1].shape == (2, 1, 2 * (11 + 5), 256)
+    assert metrics["loss"].shape == (4,)
+
+
 def test_unequal_actions_are_cut_to_their_own_length(jaxmarl: Any) -> None:
     """The speaker says one of three words; the listener has the five components of a move."""
     inside, env = make(jaxmarl, "MPE_simple_speaker_listener_v4", "Continuous")

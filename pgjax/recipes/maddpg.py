@@ -154,9 +154,7 @@ def make_train(
         else:
             params = init_each(model_key, rollout.obs)
         _require_agents(params, num_agents)
-        opt_state = tuple(
-            jax.vmap(optimizer.init)(x) for optimizer, x in zip(optimizers(numbers), params, strict=True)
-        )
+        opt_state = tuple(jax.vmap(optimizer.init)(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, num_agents, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)
         return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))

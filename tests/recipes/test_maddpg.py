@@ -110,7 +110,7 @@ def test_the_own_action_is_fresh_and_the_others_are_replayed(monkeypatch: pytest
     slope = np.array([-2 * fresh[i] + 2 * replayed[:, 1 - i].mean() for i in (0, 1)])
     np.testing.assert_allclose(after.params.actor[:, 0] - fresh, 0.1 * slope, rtol=1e-4)
     np.testing.assert_array_equal(after.params.critic, GAME)
-    value = [(-fresh[i] ** 2 + 2 * fresh[i] * replayed[:, 1 - i]).mean() for i in (0, 1)]
+    value = [(-(fresh[i] ** 2) + 2 * fresh[i] * replayed[:, 1 - i]).mean() for i in (0, 1)]
     np.testing.assert_allclose(metrics["actor_loss"], -np.mean(value), rtol=1e-5)
     all_fresh = -2 * fresh + 2 * fresh[::-1]
     all_replayed = np.array([(-2 * replayed[:, i] + 2 * replayed[:, 1 - i]).mean() for i in (0, 1)])
