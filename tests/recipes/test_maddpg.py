@@ -93,7 +93,7 @@ def constant(actor: Any, obs: Any) -> Any:
 
 
 def test_the_own_action_is_fresh_and_the_others_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slope at what the batch holds is -2 a_i + 2 a_j, a_i of the actor now, a_j of the actor and its noise then."""
+    """The slope at the batch is -2 a_i + 2 a_j: a_i of the actor now, a_j of the actor and its noise then."""
     monkeypatch.setattr(optax, "adam", optax.sgd)
     sizes = SIZES | {"gradient_steps": 1, "total_steps": 4 * B, "num_steps": 4, "warmup": 0}
     env, params = world.two_agents()
