@@ -1,5 +1,6 @@
 """Multi-agent deep deterministic policy gradient. Lowe, Wu, Tamar, Harb, Abbeel and Mordatch (2017)."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -118,7 +119,7 @@ def make_train(
         obs_dtype=pg.envs.observation_dtype(env, env_params),
     )  # fmt: skip
 
-    def policy_of_all(actors: Any, obs: Any) -> pg.exploration.Deterministic:
+    def policy_of_all(actors: Any, obs: Any, *_: Any) -> pg.exploration.Deterministic:
         axis = jax.tree.leaves(obs)[0].ndim - num_obs_axes
         mode = jax.vmap(lambda actor, own: each(actor, own).mode(), in_axes=(0, axis), out_axes=axis)
         return pg.exploration.Deterministic(mode(actors, obs))
@@ -157,7 +158,7 @@ def make_train(
         opt_state = tuple(jax.vmap(optimizer.init)(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, num_agents, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)
-        return state.replace(replay=replay.init(jax.eval_shape(collect, key, state)[1]))
+        return replace(state, replay=replay.init(jax.eval_shape(collect, key, state)[1]))
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, (key, act_key, learn_key) = state.hyper, jax.random.split(state.key, 3)
@@ -173,31 +174,32 @@ def make_train(
             def of_agent(
                 i: Array, reward: Array, weight: Array, params: Any, target_critic: Any, opt_state: Any
             ) -> tuple[Any, Any, Metrics]:
-                (actor, critic), (actor_opt, critic_opt) = params, opt_state
+                (actor_i, critic_i), (actor_opt, critic_opt) = params, opt_state
                 own = batch.replace(reward=reward, discount=weight)
                 y = pg.td_target(own, judge(target_critic, batch.next_obs, next_action, i))
 
-                def critic_loss(critic: Any) -> tuple[Array, Array]:
-                    q = judge(critic, batch.obs, batch.action, i)
+                def critic_loss(critic_i: Any) -> tuple[Array, Array]:
+                    q = judge(critic_i, batch.obs, batch.action, i)
                     return pg.value_loss(q, y).mean(), q.mean()
 
-                (loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(critic)
-                updates, critic_opt = critic_optimizer.update(grads, critic_opt, critic)
-                critic = optax.apply_updates(critic, updates)
+                (loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(critic_i)
+                updates, critic_opt = critic_optimizer.update(grads, critic_opt, critic_i)
+                critic_i = optax.apply_updates(critic_i, updates)
 
-                def actor_loss(actor: Any) -> Array:
-                    fresh = each(actor, jax.tree.map(lambda x: x[:, i], batch.obs)).mode()
-                    return -judge(critic, batch.obs, batch.action.at[:, i].set(fresh), i).mean()
+                def actor_loss(actor_i: Any) -> Array:
+                    fresh = each(actor_i, jax.tree.map(lambda x: x[:, i], batch.obs)).mode()
+                    return -judge(critic_i, batch.obs, batch.action.at[:, i].set(fresh), i).mean()
 
-                objective, slope = jax.value_and_grad(actor_loss)(actor)
-                updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor)
+                objective, slope = jax.value_and_grad(actor_loss)(actor_i)
+                updates, actor_opt = actor_optimizer.update(slope, actor_opt, actor_i)
                 metrics = {
                     "loss": loss,
                     "actor_loss": objective,
                     "action_value": q,
                     "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
                 }
-                return ActorAndCritic(optax.apply_updates(actor, updates), critic), (actor_opt, critic_opt), metrics
+                params = ActorAndCritic(optax.apply_updates(actor_i, updates), critic_i)
+                return params, (actor_opt, critic_opt), metrics
 
             params, opt_state, metrics = jax.vmap(of_agent, in_axes=(0, 1, 1, 0, 0, 0))(
                 jnp.arange(num_agents), batch.reward, batch.discount, params, target.critic, opt_state
