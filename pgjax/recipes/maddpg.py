@@ -119,10 +119,10 @@ def make_train(
         obs_dtype=pg.envs.observation_dtype(env, env_params),
     )  # fmt: skip
 
-    def policy_of_all(actors: Any, obs: Any, *_: Any) -> pg.exploration.Deterministic:
+    def policy_of_all(params: Any, obs: Any, *_: Any) -> pg.exploration.Deterministic:
         axis = jax.tree.leaves(obs)[0].ndim - num_obs_axes
         mode = jax.vmap(lambda actor, own: each(actor, own).mode(), in_axes=(0, axis), out_axes=axis)
-        return pg.exploration.Deterministic(mode(actors, obs))
+        return pg.exploration.Deterministic(mode(params, obs))
 
     def judge(critic_i: Any, obs: Any, action: Array, i: Array) -> Array:
         if not centralized:
