@@ -14,7 +14,7 @@ endif
 MINOR := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PINS := $(if $(filter 3.11,$(MINOR)),py311,py312)
 CUDA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda)
-EXTRAS := test,notebooks,plot,progress,replay,checkpoint,bench$(CUDA:%=,%)
+EXTRAS := test,notebooks,plot,progress,replay,envs,checkpoint,bench$(CUDA:%=,%)
 PIP := -m pip --disable-pip-version-check install --quiet
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(MINOR)$(CUDA)

@@ -1,6 +1,7 @@
 """The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
 
 from pgjax.envs.description import observation_dtype, single_params
+from pgjax.envs.jaxmarl import JaxMARL, from_jaxmarl
 from pgjax.envs.normalization import (
     RewardScale,
     RunningStatistics,
@@ -19,12 +20,14 @@ __all__ = [
     "DiscretizedAction",
     "FiveValueAdapter",
     "FlattenObservation",
+    "JaxMARL",
     "OneHotObservation",
     "PooledReset",
     "RewardScale",
     "RunningStatistics",
     "TimeLimit",
     "Wrapper",
+    "from_jaxmarl",
     "init_reward_scale",
     "init_statistics",
     "normalize",

@@ -38,7 +38,8 @@ class ActorWithCritics(nn.Module):
     Actions are handed to the critics in units of half the width of their box, around its centre.
 
     Shapes: obs [..., F], action [..., D]; distribution [..., ...]; values [E, ...], or [E, ..., K] of K outputs each;
-    of discrete actions [E, ..., A] or [E, ..., A, K] for all A of them.
+    of discrete actions [E, ..., A] or [E, ..., A, K] for all A of them. Of joint critics obs [..., G, F] and action
+    [..., G, D], an axis of G agents before the last, which the values do not have.
 
     Args:
         head: what turns features into a distribution, for instance ``DeterministicPolicy(action_dim=1)``.
@@ -53,6 +54,7 @@ class ActorWithCritics(nn.Module):
         channels: channels of the convolutions of each trunk, for observations that are images; () for vectors.
         dtype: what the hidden layers compute in.
         encode: what makes a vector of an observation that is none, for instance `Features`; None takes it as it is.
+        joint: whether critics value what several agents see and do together; the policy sees what one agent sees.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -77,6 +79,7 @@ class ActorWithCritics(nn.Module):
     channels: tuple[int, ...] = ()
     dtype: Any = jnp.float32
     encode: Encoder | None = None
+    joint: bool = False
 
     def setup(self) -> None:
         """Make the trunks."""
@@ -98,11 +101,15 @@ class ActorWithCritics(nn.Module):
         x = obs if self.encode is None else self.encode(obs)
         x = self.critic_convolutions(x) if self.channels else x
         if action is None:
-            return self.critics(x)
+            return self.critics(self._of_all(x))
         low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), action.shape) for bound in (self.low, self.high))
         unit = (action - 0.5 * (low + high)) / (0.5 * (high - low))
-        return self.critics(jnp.concatenate([x, unit.astype(x.dtype)], axis=-1))
+        return self.critics(jnp.concatenate([self._of_all(x), self._of_all(unit.astype(x.dtype))], axis=-1))
 
     def __call__(self, obs: Any, action: Array | None = None) -> tuple[Any, Array]:
         """Return the distribution for obs and the values of an action in it."""
         return self.policy(obs), self.action_value(obs, action)
+
+    def _of_all(self, x: Array) -> Array:
+        """The rows of all agents side by side."""
+        return x.reshape(*x.shape[:-2], -1) if self.joint else x

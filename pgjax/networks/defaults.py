@@ -136,6 +136,7 @@ def default_actor_with_critics(
     activation: Activation = nn.relu,
     layer_norm: bool = False,
     dtype: Any = jnp.float32,
+    joint: bool = False,
 ) -> ActorWithCritics:
     """Make a policy with critics of its actions that fits an environment, for deterministic and off-policy methods.
 
@@ -155,6 +156,8 @@ def default_actor_with_critics(
         activation: what follows each hidden layer.
         layer_norm: whether each hidden layer is normalised before its activation.
         dtype: what the hidden layers compute in.
+        joint: whether critics value what all agents of an environment with agents see and do together: obs [..., A, F],
+            action [..., A, D]. The policy is that of one agent either way.
 
     Returns:
         A Flax module with methods `policy(obs)` -> distribution and `action_value(obs, action)` -> [E, ...], or
@@ -186,7 +189,7 @@ def default_actor_with_critics(
     channels = (16,) if encode is None else ()
     return ActorWithCritics(
         head, features, num_critics, num_outputs=num_outputs, activation=activation, layer_norm=layer_norm,
-        channels=channels, dtype=dtype, encode=encode, **box,
+        channels=channels, dtype=dtype, encode=encode, joint=joint, **box,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks, exploration
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory
-from pgjax.envs.description import single_params
+from pgjax.envs.description import agents_of, single_params
 from pgjax.recipes.acting import Array
 from pgjax.recipes.recipe import Metrics
 
@@ -93,8 +93,8 @@ def _of_model(model: Any, env: Environment, env_params: Any) -> OffPolicyFunctio
 
     def init(key: Array, obs: Any) -> ActorAndCritic:
         actor_key, critic_key = jax.random.split(key)
-        rows = jax.tree.leaves(obs)[0].shape[0]
-        action = () if hasattr(space, "n") else (jnp.zeros((rows, *space.shape)),)
+        batch = jax.tree.leaves(obs)[0].shape[: 1 + len(agents_of(env))]
+        action = () if hasattr(space, "n") else (jnp.zeros((*batch, *space.shape)),)
         critic = model.init(critic_key, obs, *action, method="action_value")
         return ActorAndCritic(model.init(actor_key, obs, method="policy"), critic)
 

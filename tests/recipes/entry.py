@@ -81,7 +81,9 @@ class Entry:
     memory: Callable[..., Any] = derivations.adam_of  # memory(tables): what derive remembers, at the start
     given: Callable[..., dict[str, Any]] = lambda entry, keys, state, data: {}  # what else derive is told: draws, ...
     trained: str = "params"  # the field of a state that is trained: with a population, leaves [n, ...]
-    state_values: Callable[[Any], np.ndarray] = lambda params: params.critic  # [cells], of a critic that is a table
+    state_values: Callable[[Any], np.ndarray] = lambda params: (
+        params.critic
+    )  # [..., cells], of a critic that is a table
     chosen: Callable[[Any], Any] = lambda logits: np.tanh((logits[1] - logits[0]) / 2)  # the expected choice, of ±1
 
     def make(self, **settings: Any) -> Any:

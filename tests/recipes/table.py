@@ -11,6 +11,7 @@ import derivations_dpg
 import derivations_fasttd3
 import derivations_groups
 import derivations_impala
+import derivations_maddpg
 import derivations_natural
 import derivations_online
 import derivations_penalty
@@ -41,6 +42,7 @@ from pgjax.recipes import (
     grpo,
     impala,
     kl_ppo,
+    maddpg,
     natural_actor_critic,
     natural_policy_gradient,
     off_pac,
@@ -563,6 +565,31 @@ RECIPES |= {
             "seen": derivations_fasttd3.seen,
             "given": derivations_fasttd3.targets,
             "state_values": derivations_d4pg.value_at_mode,
+        },
+    ),
+}
+
+# The same for several agents, each with tables of its own: critics of what all see and do.
+RECIPES |= {
+    "maddpg": Entry(
+        maddpg,
+        OFF_POLICY | NOISE,
+        OFF_POLICY_CHANGES | NOISE_CHANGES,
+        OFF_POLICY_LEARNER | {"learning_rate": 0.03, "critic_learning_rate": 0.05, "target_rate": 0.2, "noise": 0.7},
+        derivations_maddpg.maddpg,
+        num_updates=500,  # six features of two actions, which settle more slowly than three
+        **REPLAYED
+        | {
+            "world": world.two_agents,
+            "functions": {
+                "policy": world.deterministic,
+                "critic": world.joint_value,
+                "init_params": world.init_joint_quadratics,
+            },
+            "memory": derivations_maddpg.memory_of,
+            "seen": derivations_maddpg.seen,
+            "chosen": lambda rows: np.tanh(rows.min()),  # of the agent that is further off
+            "state_values": derivations_maddpg.value_at_modes,
         },
     ),
 }

@@ -105,7 +105,9 @@ def test_without_a_weight_the_critic_stays(name: str) -> None:
 def test_the_return_rises(name: str) -> None:
     """The action that earns 1 where the other earns -1, from a toss of a coin to nearly always."""
     run = subject(name)
-    before, after = (run.lane(x.params, "learner").actor[world.CHOICE_CELL] for x in (run.start(), run.trained[0]))
+    before, after = (
+        run.lane(x.params, "learner").actor[..., world.CHOICE_CELL, :] for x in (run.start(), run.trained[0])
+    )
     expected = [run.entry.chosen(row) for row in (before, after)]
     assert expected[0] < 0.5
     assert expected[1] > 0.9
@@ -118,7 +120,8 @@ def test_the_return_rises(name: str) -> None:
 def test_the_critic_reaches_the_true_value_of_what_ends_and_of_what_is_cut(name: str) -> None:
     run = subject(name)
     critic = run.entry.state_values(run.lane(run.trained[0].params, "learner"))
-    np.testing.assert_allclose(critic[:3], world.true_value(run.entry.learner["discount"]), rtol=2e-2)
+    truth = np.broadcast_to(world.true_value(run.entry.learner["discount"]), critic[..., :3].shape)  # to each agent
+    np.testing.assert_allclose(critic[..., :3], truth, rtol=2e-2)
 
 
 @pytest.mark.parametrize("name", having("anneal"))

@@ -230,3 +230,54 @@ def init_logits(key: Array, obs: Any) -> tuple[Array, Array]:
         0.3 * jax.random.normal(actor_key, (NUM_CELLS, NUM_ACTIONS)),
         0.3 * jax.random.normal(critic_key, (2, NUM_CELLS, NUM_ACTIONS)),
     )
+
+
+NUM_AGENTS = 2
+HELPS = (0.5, -0.5)  # what each agent gains by the other's action where it is paid for its own
+
+
+class TwoAgentsWorld(ContinuousWorld):
+    """The same for two agents: where an action earned itself, it does, and so does the other's, helping one only.
+
+    The second agent sees the cells in reverse order, so that whose observation is whose can be told.
+    """
+
+    agents = (NUM_AGENTS,)
+
+    def step_env(
+        self, key: Array, state: WorldState, action: Any, params: WorldParams
+    ) -> tuple[Array, WorldState, Array, Array, dict[Any, Any]]:
+        obs, after, reward, ends, info = super().step_env(key, state, action[0], params)
+        paid = (params.kind == CHOICE) & (state.time == 0)
+        both = action[:, 0] + jnp.asarray(HELPS) * action[::-1, 0]
+        return obs, after, jnp.where(paid, both, reward), ends, info
+
+    def get_obs(self, state: WorldState, params: Any = None, key: Array | None = None) -> Array:
+        cell = super().get_obs(state, params)
+        return jnp.stack([cell, cell[::-1]])
+
+
+def two_agents() -> tuple[TwoAgentsWorld, WorldParams]:
+    """The world of two agents, who are paid at once."""
+    return TwoAgentsWorld(), continuous()[1]
+
+
+def cell_of_both(obs: Array) -> Array:
+    """The cell, by what both agents see [..., A, cells]: one-hot if they see the same."""
+    return 0.5 * (obs[..., 0, :] + obs[..., 1, ::-1])
+
+
+def joint_value(critic: Array, obs: Array, action: Array) -> Array:
+    """Quadratics in the actions of both: critic [E, cells, 6], obs [..., A, cells], action [..., A, 1]."""
+    a, b = action[..., 0, 0], action[..., 1, 0]
+    powers = jnp.stack([jnp.ones_like(a), a, b, a * a, a * b, b * b], -1)
+    return jnp.einsum("...s,esk,...k->e...", cell_of_both(obs), critic, powers)
+
+
+def init_joint_quadratics(key: Array, obs: Any) -> tuple[Array, Array]:
+    """(actors, critics) for `deterministic` and `joint_value`, with the leading axis of the agents."""
+    actor_key, critic_key = jax.random.split(key)
+    return (
+        0.3 * jax.random.normal(actor_key, (NUM_AGENTS, NUM_CELLS, 1)),
+        0.3 * jax.random.normal(critic_key, (NUM_AGENTS, 1, NUM_CELLS, 6)),
+    )
