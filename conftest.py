@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import pgjax as pg
-
 
 def _compile_quickly() -> None:
     """Choose the code generators of XLA's CPU backend that compile in a third of the time, where jax has that choice.
 
-    They are read when JAX first computes, and leave flags alone that are set already.
+    They are read when JAX first computes, which importing gymnax makes it do: hence the import of pgjax below.
+    Flags that are set already are left alone.
     """
     if jax.__version_info__ < (0, 11):
         flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -37,6 +36,8 @@ def _keep_compiled_programs() -> None:
 _compile_quickly()
 _keep_compiled_programs()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import pgjax as pg  # noqa: E402  see _compile_quickly
 
 
 @pytest.fixture
