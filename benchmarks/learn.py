@@ -7,6 +7,7 @@ is run only if its settings, or the number of seeds, have changed: a run can be 
 import argparse
 import hashlib
 import importlib
+import inspect
 import json
 import time
 import tomllib
@@ -53,10 +54,13 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     make = dict(settings["make"])
     steps = make.get("num_envs", 1) * make.get("num_steps", 1)
     make["total_steps"] = max(int(scale * make["total_steps"]), 2 * steps)
+    make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
     if settings["model"]:
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
-        make["model"] = pg.networks.default_actor_critic(env, env_params, **options)
-    return importlib.import_module(f"pgjax.recipes.{name}").make_train(env, env_params, **make)
+        values_actions = "critic" in inspect.signature(make_train).parameters
+        network = pg.networks.default_actor_with_critics if values_actions else pg.networks.default_actor_critic
+        make["model"] = network(env, env_params, **options)
+    return make_train(env, env_params, **make)
 
 
 def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dict[str, Any]]:

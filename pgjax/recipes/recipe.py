@@ -65,6 +65,8 @@ RANGES: dict[str, str] = {
     "noise_theta": _UNIT,
     "smoothing": _NONNEGATIVE,
     "smoothing_clip": _NONNEGATIVE,
+    "multiplier": _NONNEGATIVE,
+    "sigma": _POSITIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 
