@@ -89,6 +89,7 @@ def make_train(
         log α by -α (log π(a|s) + H D),   log β by β (ε - KL)
 
     Targets are computed once for each window, with the parameters that acted. All four losses are taken in one step.
+    Densities are those of actions in half widths of the box, so that a box in other units is the same problem.
     What the authors do otherwise: a critic's step before that of the actor in each minibatch; a divergence from draws,
     here in closed form; entropies in targets from the fresh actions, here from those taken; windows cut at a limit are
     left out of the critic's loss, here they are bootstrapped; and an auxiliary loss, by which the critic predicts its
@@ -133,7 +134,7 @@ def make_train(
         ),
     )  # fmt: skip
     policy, critic, init_params = functions
-    units = float(np.log(0.5 * (high - low)).sum())  # nats between action units and half widths
+    units = float(np.log(0.5 * (high - low)).sum())  # log-densities count in half widths of the box
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         clip = optax.clip_by_global_norm(hyper.max_grad_norm)
@@ -142,6 +143,10 @@ def make_train(
     def bins(hyper: Hyper) -> tuple[Array, Array]:
         edges = hyper.low_value + (hyper.high_value - hyper.low_value) * jnp.linspace(0.0, 1.0, num_bins + 1)
         return edges, 0.5 * (edges[1:] + edges[:-1])
+
+    def draw(key: Array, distribution: Any) -> tuple[Array, Array]:
+        action, log_prob = distribution.sample_and_log_prob(key)
+        return action, log_prob + units
 
     def init(key: Array, **hyper: Any) -> State:
         numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
@@ -154,12 +159,12 @@ def make_train(
         )
 
     def targets(key: Array, state: State, t: pg.Trajectory) -> Array:
-        next_action, next_log_prob = policy(state.params.actor, t.next_obs).sample_and_log_prob(key)
+        next_action, next_log_prob = draw(key, policy(state.params.actor, t.next_obs))
         q = pg.categorical_value(
             critic(state.params.critic, t.next_obs, next_action)[0], atoms=bins(state.hyper)[1]
         )  # fmt: skip
         temperature = jnp.exp(state.log_temperature)
-        bonus = -temperature * t.log_prob
+        bonus = -temperature * (t.log_prob + units)
         return pg.lambda_returns(
             t.reward + bonus, pg.soft_value(q, next_log_prob, temperature=temperature), terminated=t.terminated,
             truncated=t.truncated, discount=state.hyper.discount, lam=state.hyper.lam,
@@ -171,10 +176,10 @@ def make_train(
         logits = critic(params.critic, obs, taken)[0]
         probs = pg.hl_gauss_target(y, edges=edges, sigma=hyper.sigma * (edges[1] - edges[0]))
         new = policy(params.actor, obs)
-        action, log_prob = new.sample_and_log_prob(key)
+        action, log_prob = draw(key, new)
         judged = critic(jax.lax.stop_gradient(params.critic), obs, action)[0]
         kl = old.kl_divergence(new)
-        target_entropy = hyper.entropy_per_action * low.size + units
+        target_entropy = hyper.entropy_per_action * low.size
         parts = {
             "loss": pg.categorical_loss(logits, probs),
             "actor_loss": actor_objective(
@@ -208,8 +213,8 @@ def make_train(
 
         def descend(carry: Any, rows: Any) -> tuple[Any, Metrics]:
             learned, opt_state, key = carry
-            key, draw = jax.random.split(key)
-            grads, metrics = jax.grad(loss, has_aux=True)(learned, draw, rows, hyper)
+            key, noise_key = jax.random.split(key)
+            grads, metrics = jax.grad(loss, has_aux=True)(learned, noise_key, rows, hyper)
             updates, opt_state = transform.update(grads, opt_state, learned)
             flat = ravel_pytree(grads)[0]
             metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
