@@ -1,4 +1,4 @@
-"""Relative entropy pathwise policy optimisation. Voelcker et al. (2025): action values, and neither replay nor target."""
+"""Relative entropy pathwise policy optimisation. Voelcker et al. (2025): action values without a replay."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple

@@ -20,6 +20,7 @@ import pgjax as pg
 
 Array = np.ndarray
 NUM_BINS = 12
+BINS = {"low_value": -4.0, "high_value": 8.0}
 
 
 def policy(actor: Any, obs: Any) -> pg.TanhNormal:
@@ -173,7 +174,10 @@ def reppo(
         norm = np.linalg.norm(gradient)
         clipped = gradient * min(1.0, hyper["max_grad_norm"] / norm)
         change, memory = memory.step(clipped, hyper["learning_rate"], eps=1e-8)
-        tables = actor + change[: actor.size].reshape(actor.shape), critic + change[actor.size : -2].reshape(critic.shape)
+        tables = (
+            actor + change[: actor.size].reshape(actor.shape),
+            critic + change[actor.size : -2].reshape(critic.shape),
+        )
         log_temperature, log_multiplier = log_temperature + change[-2], log_multiplier + change[-1]
         minibatches.append({x: np.mean(rows) for x, rows in seen.items()} | {"grad_norm": norm})
     metrics = {x: np.mean([row[x] for row in minibatches]) for x in minibatches[0]} | {"num_nonfinite": 0}
@@ -183,8 +187,7 @@ def reppo(
 
 
 def value_at_location(params: Any) -> Array:
-    """What the critic says of the middle of the policy, [cells], with the bins of the learner."""
-    from table import RECIPES
-
-    middles = edges_of(RECIPES["reppo"].base)[1]
-    return np.array([value(params.critic[0, c], math.tanh(params.actor[c, 0]), middles)[0] for c in range(world.NUM_CELLS)])
+    """What the critic says of the middle of the policy, [cells], where its bins lie as in BINS."""
+    middles = edges_of(BINS)[1]
+    rows = zip(params.critic[0], params.actor, strict=True)
+    return np.array([value(table, math.tanh(row[0]), middles)[0] for table, row in rows])

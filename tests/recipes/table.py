@@ -461,8 +461,8 @@ RECIPES |= {
     "reppo": Entry(
         reppo,
         {"learning_rate": 0.05, "discount": 0.9, "lam": 0.8, "max_kl": 0.05, "entropy_per_action": -0.5}
-        | {"temperature": 0.2, "multiplier": 0.5, "low_value": -4.0, "high_value": 8.0, "sigma": 0.75}
-        | {"max_grad_norm": 1e9},
+        | {"temperature": 0.2, "multiplier": 0.5, "sigma": 0.75, "max_grad_norm": 1e9}
+        | derivations_reppo.BINS,
         {name: CHANGES[name] for name in ("learning_rate", "discount", "max_grad_norm")}
         | {"lam": (0.0, 1.0), "max_kl": (1e3, 0.005), "entropy_per_action": (0.5, -3.0)}
         | {"temperature": (1e-3, 1.0), "multiplier": (1e-3, 5.0)}
