@@ -59,9 +59,8 @@ def actor_objective(
     Only the gradient has a meaning. The arrays are [N].
     """
     near = kl < max_kl
-    held = pg.kl_constraint_loss(
-        jnp.where(near, jax.lax.stop_gradient(kl), kl), multiplier=multiplier, max_kl=max_kl
-    )  # fmt: skip
+    pulled = jnp.where(near, jax.lax.stop_gradient(kl), kl)
+    held = pg.kl_constraint_loss(pulled, multiplier=multiplier, max_kl=max_kl)
     return held + jnp.where(near, pg.soft_policy_loss(action_value, log_prob, temperature=temperature), 0.0)
 
 
@@ -220,20 +219,23 @@ def make_train(
             metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
             return (optax.apply_updates(learned, updates), opt_state, key), metrics
 
-        learned = state.params, state.log_temperature, state.log_multiplier
+        before = state.params, state.log_temperature, state.log_multiplier
         rows = t.obs, t.action, y, policy(state.params.actor, t.obs)
         (learned, opt_state, _), metrics = pg.epochs(
-            shuffle_key, (learned, state.opt_state, draw_key), rows, step=descend,
+            shuffle_key, (before, state.opt_state, draw_key), rows, step=descend,
             num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
+        params, log_temperature, log_multiplier = learned
         metrics = {**jax.tree.map(jnp.mean, metrics), "num_nonfinite": metrics["num_nonfinite"].sum()}
         outside = (y < hyper.low_value) | (y > hyper.high_value)
         metrics |= {
-            "temperature": jnp.exp(learned[1]),
-            "multiplier": jnp.exp(learned[2]),
+            "temperature": jnp.exp(log_temperature),
+            "multiplier": jnp.exp(log_multiplier),
             "clipped_fraction": jnp.mean(outside, dtype=jnp.float32),
         }
-        state = State(*learned, opt_state, rollout, scale, key, state.update + 1, hyper)
+        state = State(
+            params, log_temperature, log_multiplier, opt_state, rollout, scale, key, state.update + 1, hyper
+        )  # fmt: skip
         return state, metrics | episode_metrics(rollout)
 
     return Recipe(init, update, num_updates, lambda params, obs: policy(params.actor, obs))
