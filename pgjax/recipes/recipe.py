@@ -69,6 +69,8 @@ RANGES: dict[str, str] = {
     "importance_exponent": _UNIT,
     "smallest_noise": _NONNEGATIVE,
     "largest_noise": _NONNEGATIVE,
+    "multiplier": _NONNEGATIVE,
+    "sigma": _POSITIVE,
 }
 """Where a hyper-parameter of this name must lie; one of another name must be a number and not NaN."""
 

@@ -18,6 +18,7 @@ import derivations_penalty
 import derivations_population as population
 import derivations_ppg
 import derivations_replay as replayed
+import derivations_reppo
 import derivations_sac as soft
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ from pgjax.recipes import (
     ppg,
     ppo,
     reinforce,
+    reppo,
     sac,
     sac_discrete,
     svpg,
@@ -591,6 +593,38 @@ RECIPES |= {
             "chosen": lambda rows: np.tanh(rows.min()),  # of the agent that is further off
             "state_values": derivations_maddpg.value_at_modes,
         },
+    ),
+}
+
+# Those that learn action values of each window, without a replay.
+RECIPES |= {
+    "reppo": Entry(
+        reppo,
+        {"learning_rate": 0.05, "discount": 0.9, "lam": 0.8, "max_kl": 0.05, "entropy_per_action": -0.5}
+        | {"temperature": 0.2, "multiplier": 0.5, "sigma": 0.75, "max_grad_norm": 1e9}
+        | derivations_reppo.BINS,
+        {name: CHANGES[name] for name in ("learning_rate", "discount", "max_grad_norm")}
+        | {"lam": (0.0, 1.0), "max_kl": (1e3, 0.005), "entropy_per_action": (0.5, -3.0)}
+        | {"temperature": (1e-3, 1.0), "multiplier": (1e-3, 5.0)}
+        | {"low_value": (-8.0, 0.2), "high_value": (12.0, 0.8), "sigma": (0.5, 2.0)},
+        # The entropy is always above what is asked for: the temperature falls to nothing, values are those of rewards.
+        {"discount": 0.8, "entropy_per_action": -50.0, "temperature": 0.01, "max_kl": 0.2},
+        derivations_reppo.reppo,
+        SHUFFLED | {"num_bins": derivations_reppo.NUM_BINS},
+        ("next", "act", "target", "shuffle", "draw"),
+        {
+            "policy": derivations_reppo.policy,
+            "critic": derivations_reppo.logits,
+            "init_params": derivations_reppo.init_params,
+        },
+        world=world.continuous,
+        acting=derivations_reppo.acting,
+        draws=2,  # the others go to distributions
+        plays_itself=False,  # a sample of a continuum earns nearly 1, and not 1
+        chosen=lambda row: np.tanh(row[0]),
+        memory=derivations_reppo.memory_of,
+        given=derivations_reppo.given,
+        state_values=derivations_reppo.value_at_location,
     ),
 }
 
