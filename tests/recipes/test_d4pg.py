@@ -192,7 +192,7 @@ def test_the_default_networks_give_the_atoms_and_what_does_not_fit_is_named() ->
     state = jax.eval_shape(recipe.init, jax.random.key(0))
     after, _ = jax.eval_shape(recipe.update, state)
     assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state)]
-    assert {x.shape[-1] for x in jax.tree.leaves(state.params.critic)} == {256, 11}
+    assert {x.shape[-1] for x in jax.tree.leaves(state.params.critic)} == {128, 11}
     with pytest.raises(ValueError, match="num_atoms must be at least 2, got 1"):
         d4pg.make_train(env, env_params, num_atoms=1)
     with pytest.raises(ValueError, match=r"exponent must lie in \[0, 1\]"):

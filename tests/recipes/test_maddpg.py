@@ -200,8 +200,8 @@ def test_the_default_networks_are_one_for_each_agent(centralized: bool, inputs: 
         [x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree) if "kernel" in jax.tree_util.keystr(path)]
         for tree in params
     ]
-    assert kernels[0][0] == (2, world.NUM_CELLS, 256)
-    assert (2, 1, inputs, 256) in kernels[1]
+    assert kernels[0][0] == (2, world.NUM_CELLS, 128)
+    assert (2, 1, inputs, 128) in kernels[1]
 
 
 def test_a_model_is_made_for_each_agent_and_all_actions_lie_in_the_box() -> None:
