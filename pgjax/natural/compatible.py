@@ -101,7 +101,7 @@ def compatible_value(
 
 @compiled()
 def deterministic_compatible_value(
-    weights: Params, params: Params, obs: Any, action: Array, *, policy: Policy
+    weights: Params, params: Params, obs: Any, *, action: Array, policy: Policy
 ) -> tuple[Array, Array]:
     """Compute what a critic says of an action that is compatible with a deterministic policy, and its slope.
 
@@ -133,7 +133,7 @@ def deterministic_compatible_value(
         >>> policy = lambda gain, obs: pg.exploration.Deterministic(gain * obs)
         >>> obs, action = jnp.ones((1, 1)), jnp.full((1, 1), 5.0)
         >>> weights, gain = jnp.array(3.0), jnp.array(1.0)
-        >>> print(*pg.natural.deterministic_compatible_value(weights, gain, obs, action, policy=policy))
+        >>> print(*pg.natural.deterministic_compatible_value(weights, gain, obs, action=action, policy=policy))
         [12.] [[3.]]
 
     References:

@@ -137,7 +137,7 @@ def make_train(
         def critic_loss(trained: Any) -> tuple[Array, tuple[Array, Array]]:
             params, weights = trained
             advantage, slope = pg.natural.deterministic_compatible_value(
-                weights, jax.lax.stop_gradient(params), t.obs, t.action, policy=policy
+                weights, jax.lax.stop_gradient(params), t.obs, action=t.action, policy=policy
             )
             q = advantage + critic(params, t.obs)
             return pg.value_loss(q, y).mean(), (q, slope)

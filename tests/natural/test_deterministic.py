@@ -34,10 +34,10 @@ def jacobian() -> tuple[Any, Any, Any]:
 def test_it_is_linear_in_the_weights_with_the_slope_that_the_policy_can_follow() -> None:
     mean, matrix, back = jacobian()
     weights = RANDOM.normal(size=matrix.shape[-1])
-    value, slope = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, ACTION, policy=policy)
+    value, slope = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, action=ACTION, policy=policy)
     np.testing.assert_allclose(slope, matrix @ weights, rtol=1e-12)
     np.testing.assert_allclose(value, np.sum((ACTION - mean) * (matrix @ weights), -1), rtol=1e-12)
-    at_mean, _ = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, mean, policy=policy)
+    at_mean, _ = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, action=mean, policy=policy)
     np.testing.assert_array_equal(at_mean, 0.0)
 
 
@@ -54,7 +54,7 @@ def test_fitted_to_the_slope_of_the_true_critic_it_leaves_the_policy_gradient_as
         def objective(params: Any) -> Any:
             return jnp.sum(policy(params, OBS).mode() * jax.lax.stop_gradient(slope))
 
-        _, slope = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, ACTION, policy=policy)
+        _, slope = pg.natural.deterministic_compatible_value(back(weights), PARAMS, OBS, action=ACTION, policy=policy)
         return ravel_pytree(jax.grad(objective)(PARAMS))[0]
 
     np.testing.assert_allclose(followed(weights), exact, rtol=1e-9, atol=1e-12)
@@ -84,4 +84,4 @@ def test_at_the_mode_the_expected_gradient_of_a_deterministic_policy_is_the_dete
 )
 def test_bad_input_is_named(weights: Any, action: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        pg.natural.deterministic_compatible_value(weights, PARAMS, OBS, action, policy=policy)
+        pg.natural.deterministic_compatible_value(weights, PARAMS, OBS, action=action, policy=policy)
