@@ -98,7 +98,7 @@ def test_maddpg_trains_on_it(jaxmarl: Any) -> None:
     state, metrics = jax.eval_shape(recipe, jax.random.key(0))
     assert state.replay.experience.obs.shape[2:] == (2, 11)
     assert state.replay.experience.action.shape[2:] == (2, 5)
-    assert jax.tree.leaves(state.params.critic)[1].shape == (2, 1, 2 * (11 + 5), 256)
+    assert jax.tree.leaves(state.params.critic)[1].shape == (2, 1, 2 * (11 + 5), 128)
     assert metrics["loss"].shape == (4,)
 
 

@@ -198,7 +198,9 @@ def test_spaces_of_other_libraries_are_told_by_their_attributes() -> None:
 def test_a_head_that_does_not_fit_is_refused_by_name_and_a_module_is_taken_as_it_is() -> None:
     with pytest.raises(ValueError, match=r"head must be one of 'categorical' for the action space .*got 'beta'"):
         default_actor_critic(*gymnax.make("CartPole-v1"), head="beta")
-    with pytest.raises(ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta' .* got 'gauss'"):
+    with pytest.raises(
+        ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta', 'deterministic' .* got 'gauss'"
+    ):
         default_recurrent_actor_critic(*gymnax.make("Pendulum-v1"), head="gauss")
     for shape in ((), (2, 3)):
         with pytest.raises(TypeError, match=r"head is required: there is no default .*Box.*one vector"):

@@ -254,16 +254,17 @@ def test_a_replay_that_was_saved_goes_on_bit_for_bit(small: Any) -> None:
         small.add(state, rows(total, 3))
 
 
-def test_an_add_under_jit_copies_nothing(small: Any) -> None:
-    """The state that is given up is the one that comes back: no second ring is allocated."""
-    state, _ = filled(small, 3)
+def test_an_add_under_jit_copies_nothing() -> None:
+    """The state that is given up is the one that comes back: no second ring is allocated, which were most of it."""
+    small = pg.replay.make_replay(num_envs=3, capacity=3_000, batch_size=4)
+    state = jax.eval_shape(small.init, rows(0, 1))
     program = jax.jit(small.add, donate_argnums=0).lower(state, rows(3, 3)).compile()
     memory = program.memory_analysis()
     if memory is None:
         pytest.skip("this backend does not tell")
     size = small.num_bytes(rows(0, 1))
     assert memory.alias_size_in_bytes >= size - 5
-    assert memory.temp_size_in_bytes < size
+    assert memory.temp_size_in_bytes < size / 4
 
 
 def test_before_there_is_a_window_a_sample_is_refused_or_zero(small: Any) -> None:
