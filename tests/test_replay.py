@@ -13,6 +13,7 @@ from scipy import stats
 
 import pgjax as pg
 from pgjax import replay
+from pgjax.replay import prioritized
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ENVS, ROWS, BATCH = 3, 7, 64
@@ -488,7 +489,7 @@ def test_weights_undo_the_preference(many: Any, full: Any, beta: float) -> None:
 def test_an_update_changes_what_it_should(two: Any, full: Any) -> None:
     state = full
     before = leaves(state).copy()
-    tiny = replay.SMALLEST_PRIORITY**ALPHA
+    tiny = prioritized.SMALLEST_PRIORITY**ALPHA
     cases = [
         (0, 2.0, 2.0**ALPHA),
         (1, -3.0, 3.0**ALPHA),
@@ -521,7 +522,7 @@ def test_no_rounding_leads_to_a_window_that_is_not_there(two: Any, full: Any) ->
     state = jax.jit(lambda s: jax.lax.scan(lambda s, x: (two.update(s, *x), None), s, (index, priority))[0])(full)
     assert_sums(state)
     query = np.concatenate([np.linspace(0, 1.001, 5001), np.nextafter(np.float32(1), np.float32([0, 2]))])
-    found = replay._descend(state.node, jnp.asarray(query, jnp.float32) * state.node[1]) - state.node.size // 2
+    found = prioritized._descend(state.node, jnp.asarray(query, jnp.float32) * state.node[1]) - state.node.size // 2
     assert set(np.asarray(found).tolist()) <= set(there.tolist())
     assert np.all(np.diff(np.asarray(found)[:-2]) >= 0)
     assert (found[0], found[-1]) == (there[0], there[-1])

@@ -29,7 +29,7 @@ from pgjax.networks.heads import (
 )
 from pgjax.networks.layers import MLP, Convolutions
 from pgjax.networks.observations import Features
-from pgjax.networks.spaces import action_box
+from pgjax.networks.spaces import action_box, count_actions
 
 __all__ = [
     "MLP",
@@ -50,6 +50,7 @@ __all__ = [
     "TanhGaussianPolicy",
     "ValueNetwork",
     "action_box",
+    "count_actions",
     "default_actor_critic",
     "default_actor_with_critics",
     "default_recurrent_actor_critic",

@@ -16,22 +16,6 @@ Array = jax.Array
 Encoder = Callable[[Any], Array]
 
 
-class _ActionValue(nn.Module):
-    """One critic: features to an array of outputs, or to one number."""
-
-    features: tuple[int, ...]
-    outputs: tuple[int, ...]
-    activation: Activation
-    layer_norm: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        width = math.prod(self.outputs)
-        y = MLP(self.features, width, self.activation, dtype=self.dtype, layer_norm=self.layer_norm)(x)
-        return y.reshape(*y.shape[:-1], *self.outputs)
-
-
 class ActorWithCritics(nn.Module):
     """A policy, and an ensemble of critics that value its actions, each with a trunk of its own.
 
@@ -68,7 +52,7 @@ class ActorWithCritics(nn.Module):
     """
 
     head: nn.Module
-    features: tuple[int, ...] = (256, 256)
+    features: tuple[int, ...] = (128, 128)
     num_critics: int = 2
     num_actions: int | None = None
     num_outputs: int | None = None
@@ -84,9 +68,10 @@ class ActorWithCritics(nn.Module):
     def setup(self) -> None:
         """Make the trunks."""
         self.actor = MLP(self.features, None, self.activation, layer_norm=self.layer_norm, dtype=self.dtype)
-        outputs = tuple(n for n in (self.num_actions, self.num_outputs) if n is not None)
-        member = _ActionValue(self.features, outputs, self.activation, self.layer_norm, self.dtype)
-        self.critics = Ensemble(member, self.num_critics)
+        self.outputs = tuple(n for n in (self.num_actions, self.num_outputs) if n is not None)
+        width = math.prod(self.outputs)
+        critic = MLP(self.features, width, self.activation, layer_norm=self.layer_norm, dtype=self.dtype)
+        self.critics = Ensemble(critic, self.num_critics)
         if self.channels:
             self.actor_convolutions = Convolutions(self.channels, self.activation, self.dtype)
             self.critic_convolutions = Convolutions(self.channels, self.activation, self.dtype)
@@ -100,15 +85,20 @@ class ActorWithCritics(nn.Module):
         """Return the values of an action [..., D] in obs, or of all discrete actions, by each critic."""
         x = obs if self.encode is None else self.encode(obs)
         x = self.critic_convolutions(x) if self.channels else x
-        if action is None:
-            return self.critics(self._of_all(x))
-        low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), action.shape) for bound in (self.low, self.high))
-        unit = (action - 0.5 * (low + high)) / (0.5 * (high - low))
-        return self.critics(jnp.concatenate([self._of_all(x), self._of_all(unit.astype(x.dtype))], axis=-1))
+        x = self._of_all(x)
+        if action is not None:
+            x = jnp.concatenate([x, self._of_all(self._in_half_widths(action).astype(x.dtype))], axis=-1)
+        values = self.critics(x)
+        return values.reshape(*values.shape[:-1], *self.outputs)
 
     def __call__(self, obs: Any, action: Array | None = None) -> tuple[Any, Array]:
         """Return the distribution for obs and the values of an action in it."""
         return self.policy(obs), self.action_value(obs, action)
+
+    def _in_half_widths(self, action: Array) -> Array:
+        """An action around the centre of its box."""
+        low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), action.shape) for bound in (self.low, self.high))
+        return (action - 0.5 * (low + high)) / (0.5 * (high - low))
 
     def _of_all(self, x: Array) -> Array:
         """The rows of all agents side by side."""

@@ -11,7 +11,7 @@ from pgjax.networks.action_values import ActorWithCritics
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.layers import Activation
 from pgjax.networks.observations import Features, features_of
-from pgjax.networks.spaces import action_box, head_for
+from pgjax.networks.spaces import action_box, count_actions, head_for
 
 
 def default_actor_critic(
@@ -42,7 +42,7 @@ def default_actor_critic(
         env_params: its parameters, concrete numbers, shared or with one row for each environment: a box then
             reaches from the least lower to the greatest upper bound.
         head: "normal", "tanh_normal", "beta" or "deterministic" for a box, "categorical" or "bernoulli" for discrete
-            spaces; None takes the first that fits. or your own Flax module from features [..., F] to a distribution.
+            spaces; None takes the first that fits. Or your own Flax module from features [..., F] to a distribution.
         features: widths of the hidden layers; None takes (64, 64) for vectors and (128,) after convolutions.
         activation: what follows each of them; None takes tanh for vectors and relu for planes.
         dtype: what the hidden layers compute in.
@@ -176,20 +176,19 @@ def default_actor_with_critics(
         >>> model.apply(actor, state.obs, method="policy").mode().shape
         (3, 1)
     """
-    space = env.action_space(single_params(env, env_params))
-    box: dict[str, Any] = {}
-    if hasattr(space, "n") and getattr(space, "shape", ()) == ():
-        box = {"num_actions": int(space.n)}
+    space: dict[str, Any]
+    if hasattr(env.action_space(single_params(env, env_params)), "n"):
+        space = {"num_actions": count_actions(env, env_params)}
         head = head_for(env, env_params, head)
     else:
         low, high = action_box(env, env_params)
-        box = {"low": tuple(low.tolist()), "high": tuple(high.tolist())}
+        space = {"low": tuple(low.tolist()), "high": tuple(high.tolist())}
         head = head_for(env, env_params, "deterministic" if head is None else head)
     encode = _encoder(env, env_params)
     channels = (16,) if encode is None else ()
     return ActorWithCritics(
         head, features, num_critics, num_outputs=num_outputs, activation=activation, layer_norm=layer_norm,
-        channels=channels, dtype=dtype, encode=encode, joint=joint, **box,
+        channels=channels, dtype=dtype, encode=encode, joint=joint, **space,
     )  # fmt: skip
 
 

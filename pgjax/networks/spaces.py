@@ -120,6 +120,30 @@ def action_box(env: Any, env_params: Any) -> Bounds:
     return low.astype(np.float32), high.astype(np.float32)
 
 
+def count_actions(env: Any, env_params: Any) -> int:
+    """Count the discrete actions of an environment, for methods that sum over them.
+
+    Shapes: a Python int.
+
+    Args:
+        env: the environment.
+        env_params: its parameters, shared or with one row for each environment.
+
+    Returns:
+        The number of actions.
+
+    Raises:
+        TypeError: if an action is not one whole number from 0 on.
+    """
+    space = env.action_space(single_params(env, env_params))
+    if not hasattr(space, "n") or getattr(space, "shape", ()) != () or getattr(space, "start", 0) != 0:
+        raise TypeError(
+            f"env must have discrete actions, one whole number from 0 on, got the action space {space}. For actions in "
+            "a box take sac, td3 or ddpg, or wrap env."
+        )
+    return int(space.n)
+
+
 def _finite(low: np.ndarray, high: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(low) & np.isfinite(high) & (low < high)))
 

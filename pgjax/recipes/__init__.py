@@ -43,15 +43,8 @@ from pgjax.recipes.acting import (
     require_feed_forward,
     swap_time,
 )
-from pgjax.recipes.recipe import (
-    Recipe,
-    check_hyper,
-    count_updates,
-    episode_metrics,
-    require_divisor,
-    traced,
-    train,
-)
+from pgjax.recipes.hyper import check_hyper, traced
+from pgjax.recipes.recipe import Recipe, count_updates, episode_metrics, require_divisor, train
 from pgjax.recipes.searching import longest_episode, search_metrics
 
 __all__ = [

@@ -10,7 +10,8 @@ from flax import struct
 
 import pgjax as pg
 from pgjax.recipes.acting import as_functions, normalized
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
 
 class Hyper(NamedTuple):

@@ -16,7 +16,8 @@ from jax.flatten_util import ravel_pytree
 import pgjax as pg
 from pgjax import _checks
 from pgjax.recipes.acting import as_functions, normalized
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 from pgjax.recipes.threads import Channel, Crew
 
 

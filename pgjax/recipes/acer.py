@@ -14,7 +14,8 @@ from pgjax import _checks
 from pgjax.estimators.replayed import as_categorical, expected_value
 from pgjax.recipes import windows as replay
 from pgjax.recipes.acting import as_functions
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
 
 class Hyper(NamedTuple):
@@ -190,7 +191,5 @@ def make_train(
 
 
 def _default_model(env: Any, env_params: Any) -> ActionValues:
-    space = env.action_space(pg.envs.description.single_params(env, env_params))
-    if not hasattr(space, "n"):
-        raise TypeError(f"ACER needs a discrete action space here, got {space}: its correction lists all actions.")
-    return ActionValues(pg.networks.default_actor_critic(env, env_params), int(space.n))
+    num_actions = pg.networks.count_actions(env, env_params)  # the correction lists all of them
+    return ActionValues(pg.networks.default_actor_critic(env, env_params), num_actions)

@@ -72,13 +72,8 @@ def as_functions(
     given = {"policy": policy, "init_params": init_params, **({"value": value} if critic else {})}
     if all(x is None for x in given.values()):
         return _of_model(model or default_actor_critic(env, env_params), num_envs, policy_state, critic)
-    if model is not None:
-        names = ", ".join(name for name, x in given.items() if x is not None)
-        raise ValueError(f"model and {names} are both given. Pass a Flax module, or {', '.join(given)} in its place.")
-    for name, x in given.items():
-        if not callable(x):
-            raise TypeError(f"{name} must be a function, got {type(x).__name__}; {', '.join(given)} come together.")
-    return Functions(policy, value if critic else None, _checked_init(init_params), policy_state)  # type: ignore[arg-type]
+    require_functions(model, given)
+    return Functions(policy, value if critic else None, checked_init(init_params), policy_state)  # type: ignore[arg-type]
 
 
 def _of_model(model: Any, num_envs: int, policy_state: Any, critic: bool) -> Functions:
@@ -97,11 +92,44 @@ def _of_model(model: Any, num_envs: int, policy_state: Any, critic: bool) -> Fun
     )
     whole = {} if critic else {"method": "policy"}  # without a critic its parameters are not made either
     init_params = lambda key, obs, *memory: model.init(key, obs, *memory, **whole)  # noqa: E731
-    return Functions(policy, value if critic else None, _checked_init(init_params), policy_state)
+    return Functions(policy, value if critic else None, checked_init(init_params), policy_state)
 
 
-def _checked_init(init_params: Callable[..., Params]) -> Callable[..., Params]:
-    """Call init_params with as many of (key, obs, memory) as it takes, and check the result."""
+def require_functions(model: Any, given: dict[str, Any]) -> None:
+    """Check functions that are given in place of a model.
+
+    Shapes: none are looked at.
+
+    Args:
+        model: what must not be given beside them.
+        given: all functions that belong together, by name; None where one is missing.
+
+    Raises:
+        TypeError: if one is missing or is no function.
+        ValueError: if a model is given too.
+    """
+    if model is not None:
+        names = ", ".join(name for name, x in given.items() if x is not None)
+        raise ValueError(f"model and {names} are both given. Pass a Flax module, or {', '.join(given)} in its place.")
+    for name, x in given.items():
+        if not callable(x):
+            raise TypeError(f"{name} must be a function, got {type(x).__name__}; {', '.join(given)} come together.")
+
+
+def checked_init(init_params: Callable[..., Params]) -> Callable[..., Params]:
+    """Make an init_params that may be called with (key, obs) or (key, obs, memory), whatever the given one takes of it.
+
+    Shapes: as init_params.
+
+    Args:
+        init_params: of (key, obs, memory), (key, obs) or (key).
+
+    Returns:
+        The function of (key, obs, memory=None).
+
+    Raises:
+        TypeError: by the function, if init_params takes something else, or makes a leaf that is not floating.
+    """
     signature = inspect.signature(init_params)
 
     def init(key: Array, obs: Any, memory: Any = None) -> Params:

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.networks import action_box, default_actor_critic
-from pgjax.recipes import off_policy
 from pgjax.recipes.acting import as_functions, require_feed_forward
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
 
 class Hyper(NamedTuple):
@@ -88,7 +88,7 @@ def make_train(
         COPDAC-Q, the mean over a batch taken and Adam in place of plain steps.
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
-    low, high = action_box(env, env_params)
+    low, high = (jnp.asarray(bound) for bound in action_box(env, env_params))
     if model is None and policy is None and value is None and init_params is None:
         model = default_actor_critic(env, env_params, head="deterministic")
     functions = require_feed_forward(
@@ -98,7 +98,9 @@ def make_train(
     )
     policy, init_params = functions.policy, functions.init_params
     critic: Any = functions.value
-    behaviour = off_policy.with_noise(policy, low, high)
+
+    def behaviour(noise: Number, params: Any, obs: Any) -> pg.exploration.ClippedNormal:
+        return pg.exploration.ClippedNormal(policy(params, obs).mode(), noise, low, high)
 
     def optimizers(hyper: Hyper) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         rates = hyper.learning_rate, hyper.critic_learning_rate
@@ -118,12 +120,12 @@ def make_train(
 
     def update(state: State) -> tuple[State, Metrics]:
         hyper, scale, (key, noise_key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key, 3)
-        process, noise = off_policy.correlated_noise(
-            noise_key, state.noise, state.rollout, num_steps=num_steps, theta=hyper.noise_theta
+        process, noise = pg.exploration.ornstein_uhlenbeck(
+            noise_key, state.noise, num_steps=num_steps, theta=hyper.noise_theta, restart=state.rollout.step == 0
         )
         rollout, t = pg.rollout(
             act_key, state.params, state.rollout, env=env, env_params=env_params, num_steps=num_steps, noise=noise,
-            policy=pg.bind(behaviour, (jnp.bool_(False), hyper.noise)),
+            policy=pg.bind(behaviour, hyper.noise),
         )  # fmt: skip
         wrong = jnp.sum(~jnp.isfinite(t.reward))
         if normalize_rewards:

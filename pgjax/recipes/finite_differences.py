@@ -10,14 +10,8 @@ from flax import struct
 import pgjax as pg
 from pgjax import expectation as ex
 from pgjax.recipes.acting import as_functions
-from pgjax.recipes.recipe import (
-    Array,
-    Metrics,
-    Number,
-    Recipe,
-    count_updates,
-    traced,
-)
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates
 from pgjax.recipes.searching import longest_episode, search_metrics
 from pgjax.rollout import Evaluation
 

@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 import pgjax as pg
 from pgjax._checks import as_positive_int
 from pgjax.recipes.acting import as_functions, swap_time
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, require_divisor, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 Advantage = Literal["rloo", "grpo", "dr_grpo", "remax"]
 

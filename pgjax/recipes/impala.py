@@ -14,7 +14,8 @@ from pgjax import _checks
 from pgjax.estimators.terms import policy_and_value
 from pgjax.recipes.acting import as_functions, normalized
 from pgjax.recipes.host import Actor, stacked
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 from pgjax.recipes.threads import Channel, Crew
 
 

@@ -13,7 +13,8 @@ from pgjax._ratios import ratio_of
 from pgjax._types import Policy
 from pgjax.distributions import tempered
 from pgjax.recipes.acting import as_functions, require_feed_forward
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 from pgjax.rollout.policies import apply_policy
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from pgjax import _checks, exploration
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory
 from pgjax.envs.description import agents_of, single_params
-from pgjax.recipes.acting import Array
+from pgjax.recipes.acting import Array, checked_init, require_functions
 from pgjax.recipes.recipe import Metrics
 
 Critic = Callable[..., Array]
@@ -59,27 +59,16 @@ def as_actor_and_critic(
         The functions.
 
     Raises:
-        TypeError: if one of policy, critic and init_params is missing or no function, or the model lacks a method.
+        TypeError: if one of policy, critic and init_params is missing or no function, the model lacks a method, or
+            init_params makes a leaf that is not floating.
         ValueError: if a model and functions are both given.
     """
     given = {"policy": policy, "critic": critic, "init_params": init_params}
     if all(x is None for x in given.values()):
         return _of_model(model if model is not None else default(), env, env_params)
-    if model is not None:
-        names = ", ".join(name for name, x in given.items() if x is not None)
-        raise ValueError(f"model and {names} are both given. Pass a Flax module, or {', '.join(given)} in its place.")
-    for name, x in given.items():
-        if not callable(x):
-            raise TypeError(f"{name} must be a function, got {type(x).__name__}; {', '.join(given)} come together.")
-
-    def init(key: Array, obs: Any) -> ActorAndCritic:
-        try:
-            params = init_params(key, obs)  # type: ignore[misc]
-        except TypeError:
-            params = init_params(key)  # type: ignore[misc]
-        return ActorAndCritic(*params)
-
-    return OffPolicyFunctions(policy, critic, init)  # type: ignore[arg-type]
+    require_functions(model, given)
+    init: Any = checked_init(init_params)  # type: ignore[arg-type]
+    return OffPolicyFunctions(policy, critic, lambda key, obs: ActorAndCritic(*init(key, obs)))  # type: ignore[arg-type]
 
 
 def _of_model(model: Any, env: Environment, env_params: Any) -> OffPolicyFunctions:
@@ -185,30 +174,6 @@ def stored(trajectory: Trajectory) -> Trajectory:
     """
     left_out: Any = dict.fromkeys(("log_prob", "raw_action", "extras", "step"))
     return replace(trajectory, **left_out)
-
-
-def count_actions(env: Environment, env_params: Any) -> int:
-    """Count the discrete actions of an environment, for methods that sum over them.
-
-    Shapes: a Python int.
-
-    Args:
-        env: the environment.
-        env_params: its parameters, shared or with one row for each environment.
-
-    Returns:
-        The number of actions.
-
-    Raises:
-        TypeError: if an action is not one whole number from 0 on.
-    """
-    space = env.action_space(single_params(env, env_params))  # type: ignore[attr-defined]
-    if not hasattr(space, "n") or getattr(space, "shape", ()) != () or getattr(space, "start", 0) != 0:
-        raise TypeError(
-            f"env must have discrete actions, one whole number from 0 on, got the action space {space}. For actions in "
-            "a box take sac, td3 or ddpg, or wrap env."
-        )
-    return int(space.n)
 
 
 def count_warmup(warmup: int, batch_size: int, capacity: int, *, num_envs: int, num_steps: int, window: int = 1) -> int:

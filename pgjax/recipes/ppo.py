@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 import pgjax as pg
 from pgjax.estimators.terms import values_and_next
 from pgjax.recipes.acting import as_functions, normalized, swap_time
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, require_divisor, traced
+from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
 class Hyper(NamedTuple):

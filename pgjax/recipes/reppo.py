@@ -14,8 +14,9 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, require_divisor, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
 class Hyper(NamedTuple):

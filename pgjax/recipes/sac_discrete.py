@@ -12,10 +12,11 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import _checks
-from pgjax.networks import default_actor_with_critics
+from pgjax.networks import count_actions, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
-from pgjax.recipes.recipe import Array, Metrics, Number, Recipe, count_updates, episode_metrics, traced
+from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
 
 class Hyper(NamedTuple):
@@ -97,7 +98,7 @@ def make_train(
     gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
     sizes = {"num_envs": num_envs, "num_steps": num_steps}
     warmup_updates = off_policy.count_warmup(warmup, batch_size, capacity, **sizes)
-    num_actions = off_policy.count_actions(env, env_params)
+    num_actions = count_actions(env, env_params)
     functions = off_policy.as_actor_and_critic(
         env, env_params, default=lambda: default_actor_with_critics(env, env_params, num_critics=num_critics),
         model=model, policy=policy, critic=critic, init_params=init_params,

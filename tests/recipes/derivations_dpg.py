@@ -7,14 +7,12 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import world
 from derivations import Adam, generalised_advantage
 from entry import Entry, as_data
 
 import pgjax as pg
-from pgjax.recipes import off_policy
 
 Array = np.ndarray
 
@@ -32,17 +30,20 @@ def policy(params: world.Tables, obs: jax.Array) -> Any:
 def collected(entry: Entry) -> Any:
     """What each lane sees in an update: (rollout, window, noise that was given)."""
     env, env_params = entry.world()
-    behaviour = off_policy.with_noise(policy, -1.0, 1.0)
+
+    def behaviour(noise: Any, params: Any, obs: Any) -> Any:
+        return pg.exploration.ClippedNormal(policy(params, obs).mode(), noise)
 
     def of_lane(keys: Any, state: Any) -> Any:
-        _, noise = off_policy.correlated_noise(
-            keys[1], state.noise, state.rollout, num_steps=entry.num_steps, theta=state.hyper.noise_theta
-        )
+        _, noise = pg.exploration.ornstein_uhlenbeck(
+            keys[1], state.noise, num_steps=entry.num_steps, theta=state.hyper.noise_theta,
+            restart=state.rollout.step == 0,
+        )  # fmt: skip
         rollout, trajectory = pg.rollout(
-            keys[2], state.params, state.rollout, policy=pg.bind(behaviour, (jnp.bool_(False), state.hyper.noise)),
+            keys[2], state.params, state.rollout, policy=pg.bind(behaviour, state.hyper.noise),
             env=env, env_params=env_params, num_steps=entry.num_steps, noise=noise,
         )  # fmt: skip
-        return rollout, trajectory, noise[1]
+        return rollout, trajectory, noise
 
     return jax.jit(jax.vmap(of_lane))
 

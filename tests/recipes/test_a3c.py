@@ -103,7 +103,7 @@ def test_threads_learn_the_choice(locked: bool) -> None:
 
 def test_under_the_lock_no_update_is_lost() -> None:
     """Four threads add 500 times each: with decay 0 and ε 0 each addition is the learning rate."""
-    from pgjax.recipes.recipe import traced
+    from pgjax.recipes.hyper import traced
 
     hyper = traced(a3c.Hyper, {"learning_rate": 1.0, "decay": 0.0, "eps": 0.0, "anneal": 0.0})
     zeros = np.zeros(2000, np.float32)

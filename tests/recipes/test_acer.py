@@ -62,7 +62,9 @@ def test_the_default_networks_judge_every_action_and_actions_must_be_discrete() 
         assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state)]
         assert state.windows.extras["logits"].shape == (2, 3, 2, num_actions)
         assert jax.eval_shape(recipe.value, state.params, state.rollout.obs).shape == (2,)
-    with pytest.raises(TypeError, match="ACER needs a discrete action space here"):
+    with pytest.raises(
+        TypeError, match="env must have discrete actions, one whole number from 0 on, got the action space"
+    ):
         acer.make_train(*gymnax.make("Pendulum-v1"))
     with pytest.raises(ValueError, match="replay_ratio must be at least 0, got -1"):
         RECIPES["acer"].make(replay_ratio=-1)

@@ -26,10 +26,9 @@ def box(pays: Any = jnp.sum) -> dict[str, Any]:
 
 def quadratics(num_critics: int) -> dict[str, Any]:
     env, env_params = world.continuous()
-    one = lambda key, obs: world.init_quadratics(key, obs)  # noqa: E731
 
     def init_params(key: Any, obs: Any) -> Any:
-        actor, critic = one(key, obs)
+        actor, critic = world.init_quadratics(key, obs)
         return actor, jnp.repeat(critic, num_critics, axis=0)
 
     functions = {"policy": world.deterministic, "critic": world.action_value, "init_params": init_params}
