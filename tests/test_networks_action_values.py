@@ -1,5 +1,6 @@
 """Actors with critics of their actions: what goes in and comes out, units of the box, and what is refused."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnax
@@ -9,10 +10,26 @@ import numpy as np
 import pytest
 import world_of_boxes as boxes
 
-from pgjax.networks import ActorWithCritics, DeterministicPolicy, action_box, default_actor_with_critics
+from pgjax.networks import (
+    ActorWithCritics,
+    DeterministicPolicy,
+    action_box,
+    count_actions,
+    default_actor_with_critics,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 KEY = jax.random.key(0)
+
+
+class Switches(boxes.Box):
+    """Several yes-or-no choices at once, whose space has a number n too."""
+
+    def __init__(self) -> None:
+        super().__init__(low=(0.0,), high=(1.0,))
+
+    def action_space(self, params: Any = None) -> Any:
+        return SimpleNamespace(n=3, shape=(3,))
 
 
 def parts(model: Any, obs: Any, *action: Any) -> tuple[Any, Any]:
@@ -99,3 +116,12 @@ def test_the_outermost_bounds_of_all_environments_are_the_box() -> None:
 def test_what_is_no_bounded_box_is_refused(env: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         action_box(env, getattr(env, "default_params", None))
+
+
+def test_discrete_actions_are_counted_and_others_are_refused() -> None:
+    assert [count_actions(*gymnax.make(name)) for name in ("CartPole-v1", "Acrobot-v1")] == [2, 3]
+    for env in (boxes.Box(low=(0.0,), high=(1.0,)), Switches()):
+        with pytest.raises(TypeError, match="env must have discrete actions, one whole number from 0 on, got"):
+            count_actions(env, env.default_params)
+    with pytest.raises(TypeError, match="env must have discrete actions"):
+        default_actor_with_critics(Switches(), boxes.BoxParams())
