@@ -101,6 +101,11 @@ def critic(obs: Any, action: Any) -> Any:
     return obs.sum(-1) * jnp.cos(action.astype(obs.dtype))
 
 
+def density_ratio(params: Any, trajectory: Any) -> Any:
+    """Of the actions alone, as if one state were all."""
+    return jnp.exp(policy(params, trajectory.obs).log_prob(trajectory.action) - trajectory.log_prob)
+
+
 def action_values(params: Any, obs: Any) -> Any:
     return jnp.cos(obs @ params["actor"])
 
@@ -352,6 +357,11 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory()),
         {"discount": d.number(), "next_value": d.normal(T, B)},
         {"policy": policy, "critic": critic, "rule": expectation.enumerated},
+    ),
+    "efficient_off_policy_gradient": lambda d: Case(
+        (d.params(), d.trajectory()),
+        {"discount": d.number(), "next_value": d.normal(T, B)},
+        {"policy": policy, "density_ratio": density_ratio, "critic": critic, "rule": expectation.enumerated},
     ),
     "factorized_gradient": lambda d: Case(
         (d.params(), d.trajectory().replace(action=d.integers(2, T, B, FEATURES))),

@@ -9,11 +9,8 @@ Every estimator sums over time and averages over the batch axes. A column of the
 
 Read `surrogate` for the form, `score_function` for the first examples, `actor_critics` and `clipped` for those with a
 critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `optimal` for baselines that
-are fitted to the scores.
-critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `factors` for baselines of
-the other factors of an action, `doubly_robust` for data of any policy.
-critic, `expected` and `control` for those that are made of a rule of `pgjax.expectation`, `higher_order` for those
-whose surrogates may be differentiated more than once.
+are fitted to the scores, `factors` for baselines of the other factors of an action, `doubly_robust` for data of any
+policy, `higher_order` for those whose surrogates may be differentiated more than once.
 """
 
 from pgjax.estimators.actor_critics import actor_critic, vtrace_actor_critic
@@ -27,7 +24,7 @@ from pgjax.estimators.coefficients import (
     single_sample_covariance,
 )
 from pgjax.estimators.control import control_variate, interpolated_gradient, linearized_critic
-from pgjax.estimators.doubly_robust import doubly_robust_gradient
+from pgjax.estimators.doubly_robust import doubly_robust_gradient, efficient_off_policy_gradient
 from pgjax.estimators.expected import expected_gradient, sampled_gradient
 from pgjax.estimators.factors import counterfactual_baseline, factor_log_probs, factorized_gradient
 from pgjax.estimators.higher_order import dice, hessian_vector_product, loaded_dice
@@ -58,6 +55,7 @@ __all__ = [
     "dice",
     "doubly_robust_gradient",
     "dutch_trace",
+    "efficient_off_policy_gradient",
     "episode_ratio",
     "estimator",
     "expected_gradient",

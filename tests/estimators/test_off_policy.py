@@ -188,6 +188,14 @@ def forwards(window: Any, probs: Any, table: Any, next_value: Any, discount: flo
     return total, starts
 
 
+def products_within_episodes(params: Any, t: Any) -> Any:
+    log_ratio = policy(params, t.obs).log_prob(t.action) - t.log_prob
+    rows = [log_ratio[0]]
+    for k in range(1, len(log_ratio)):
+        rows.append(log_ratio[k] + jnp.where(t.step[k] == 0, 0.0, rows[-1]))
+    return jnp.exp(jnp.stack(rows))
+
+
 def test_episodes_in_a_window_add_up_and_one_that_began_before_adds_nothing() -> None:
     logits = tabular.problem("three_state")[1]
     window = tabular.random_window(4, 3)
@@ -205,6 +213,70 @@ def test_episodes_in_a_window_add_up_and_one_that_began_before_adds_nothing() ->
     masked, _ = pg.doubly_robust_gradient.per_trajectory(logits, window, next_value=next_value, mask=mask, **arguments)
     close(masked[0], 0.0)
     close(masked[1:], each[1:])
+    # So do those of densities, which here are the products of ratios within each episode.
+    by_density, _ = pg.efficient_off_policy_gradient.per_trajectory(
+        logits, window, next_value=next_value, density_ratio=products_within_episodes, **arguments
+    )
+    close(by_density, each)
+
+
+# --- densities in place of products of ratios ------------------------------------------------------------------------
+
+
+def density_ratios(mdp: Any, logits: Any, behaviour: Any, horizon: int) -> Any:
+    """w [H, S, A]: how much likelier a pair is at each time under the policy than under the behaviour."""
+    probs, own, other, rows = jax.nn.softmax(logits), mdp.initial, mdp.initial, []
+    for _ in range(horizon):
+        pair, other_pair = own[:, None] * probs, other[:, None] * behaviour
+        rows.append(jnp.where(other_pair > 0.0, pair / jnp.where(other_pair > 0.0, other_pair, 1.0), 0.0))
+        own, other = (jnp.einsum("sa,sat->t", x, mdp.transition) for x in (pair, other_pair))
+    return jnp.stack(rows)
+
+
+def bend(params: Any) -> Any:
+    """Something wrong, [H, S, A]."""
+    return jnp.sin(params.sum() + jnp.asarray(np.random.default_rng(3).normal(size=(HORIZON, 2, 2))))
+
+
+def ratio_with_errors(errors: Any, params: Any, t: Any) -> Any:
+    """The density ratio with errors [2] of its value and of its gradient."""
+    right = density_ratios(other_data()[0], params, exact.two_state_behaviour(), HORIZON)
+    held = jax.lax.stop_gradient(bend(params))
+    return look_up(right + errors[0] * held + errors[1] * (bend(params) - held), t.obs, t.action)
+
+
+def slope_with_error(error: Any, params: Any, obs: Any, action: Any) -> Any:
+    return look_up(action_values(other_data()[0], params, HORIZON) + error * bend(params), obs, action)
+
+
+def efficient(ratio: float = 0.0, ratio_slope: float = 0.0, critic: float = 0.0, slope: float = 0.0) -> Any:
+    """What each trajectory adds, with errors of the density ratio, its gradient, the critic and its gradient."""
+    mdp, logits, batch, _ = other_data()
+    grads, _ = pg.efficient_off_policy_gradient.per_trajectory(
+        logits, batch, policy=timed_policy, rule=ex.enumerated, discount=mdp.discount,
+        density_ratio=pg.bind(ratio_with_errors, jnp.array([ratio, ratio_slope])),
+        critic=pg.bind(look_up, jnp.asarray(tables()["exact"] + critic * tables()["unrelated"])),
+        critic_gradient=pg.bind(slope_with_error, jnp.asarray(slope)),
+    )  # fmt: skip
+    return grads
+
+
+@pytest.mark.parametrize("right", [("ratio", "ratio_slope"), ("critic", "slope"), ("ratio", "critic")])
+def test_identity_13_two_right_parts_make_the_gradient_unbiased_and_neither_of_them_alone(
+    right: tuple[str, str],
+) -> None:
+    mdp, logits, _, weights = other_data()
+    truth = tabular.gradient(mdp, logits, HORIZON)
+    wrong = dict.fromkeys({"ratio", "ratio_slope", "critic", "slope"} - set(right), 0.4)
+    assert miss(efficient(**wrong), weights, truth) < 1e-12
+    for part in right:
+        assert miss(efficient(**wrong, **{part: 0.4}), weights, truth) > 1e-2, part
+
+
+def test_with_every_part_right_densities_vary_less_than_products_of_ratios() -> None:
+    weights = other_data()[-1]
+    robust, _ = doubly_robust(tables()["exact"], critic_gradient=pg.bind(slope_with_error, jnp.asarray(0.0)))
+    assert trace_of_covariance(efficient(), weights) < 0.99 * trace_of_covariance(robust, weights)
 
 
 # --- emphatic weighting ----------------------------------------------------------------------------------------------
@@ -297,6 +369,11 @@ BAD = [
     ({"critic_gradient": 1.0}, TypeError, "critic_gradient must be a function"),
     ({"rule": ex.at_mode}, TypeError, "at_mode makes no sense for Categorical"),
 ]
+BAD_DENSITIES = [
+    ({"density_ratio": 1.0}, TypeError, "density_ratio must be a function"),
+    ({"density_ratio": lambda params, t: t.reward[0]}, ValueError, "what density_ratio returns must have the shape"),
+    ({"discount": jnp.full((7, 3), 0.9)}, ValueError, "discount"),
+]
 
 
 @pytest.mark.parametrize(("change", "kind", "message"), BAD)
@@ -307,3 +384,16 @@ def test_bad_arguments_are_named(change: dict[str, Any], kind: type[Exception], 
     }  # fmt: skip
     with pytest.raises(kind, match=message):
         pg.doubly_robust_gradient(tabular.problem("three_state")[1], window, **arguments)
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), [*BAD[:1], *BAD[2:], *BAD_DENSITIES])
+def test_bad_arguments_of_the_efficient_gradient_are_named(
+    change: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    window = tabular.random_window(4, 3)
+    arguments = {
+        "policy": policy, "critic": lambda obs, action: obs[..., 0], "rule": ex.enumerated, "discount": 0.9,
+        "density_ratio": lambda params, t: t.reward, **change,
+    }  # fmt: skip
+    with pytest.raises(kind, match=message):
+        pg.efficient_off_policy_gradient(tabular.problem("three_state")[1], window, **arguments)

@@ -13,6 +13,7 @@ from pgjax.estimators import (
     conservative_coefficient,
     control_variate,
     doubly_robust_gradient,
+    efficient_off_policy_gradient,
     expected_gradient,
     factorized_gradient,
     interpolated_gradient,
@@ -127,7 +128,17 @@ def _doubly_robust() -> list[Candidate]:
             reference="Huang and Jiang (2020)",
         )
 
-    return [entry("own data"), entry("other data")]
+    def products(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        def density_ratio(params: Any, t: Trajectory) -> Array:
+            return jnp.exp(jnp.cumsum(problem.policy(params, t.obs).log_prob(t.action) - t.log_prob, axis=0))
+
+        return {"critic": problem.erring_critic, "rule": enumerated, "density_ratio": density_ratio}
+
+    efficient = Candidate(
+        "efficient off-policy, products of ratios as densities, wrong critic", efficient_off_policy_gradient, products,
+        needs=("other data", "whole episodes", FINITE), reference="Kallus and Uehara (2020)",
+    )  # fmt: skip
+    return [entry("own data"), entry("other data"), efficient]
 
 
 def _emphatic() -> list[Candidate]:
