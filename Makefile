@@ -19,6 +19,7 @@ PIP := -m pip --disable-pip-version-check install --quiet
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(MINOR)$(CUDA)
 PEERS := .venv-peers/.installed-$(MINOR)$(CUDA)
+SBX := .venv-sbx/.installed-$(MINOR)
 PYTEST_ARGS ?=
 WORKERS ?= 2
 UV ?= uv
@@ -32,7 +33,7 @@ $(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 # What the newest interpreter is tried on in CI, beside the default one on everything: each room once, a minute or two.
 SHORT := pgjax tests/test_contract.py tests/test_returns.py tests/test_returns_bootstrap.py tests/test_rollout.py
 
-.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy variance bench-peers lock clean distclean
+.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy variance bench-peers bench-sbx lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,15 +92,20 @@ variance: install ## compare the noise of estimators on CartPole and Pendulum (D
 bench-peers: install $(PEERS) ## PPO side by side with rejax, which lives in .venv-peers
 	PEERS_PYTHON=.venv-peers/bin/python $(RUN) benchmarks/peers.py --out out/peers
 
+bench-sbx: install $(SBX) ## SAC and TD3 side by side with SBX, which lives in .venv-sbx and brings PyTorch along
+	SBX_PYTHON=.venv-sbx/bin/python $(RUN) benchmarks/peers_off_policy.py --out out/peers_off_policy
+
 lock: ## resolve constraints/ again (needs uv): pins that still fit stay, UPGRADE=1 takes the newest of everything
 	@for version in 3.11 3.12; do \
 		compile="$(UV) pip compile - --python-version $$version --no-python-downloads --no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)"; \
-		pins=constraints/py$${version/./}.txt; peers=constraints/peers-py$${version/./}.txt; \
+		pins=constraints/py$${version/./}.txt; peers=constraints/peers-py$${version/./}.txt; sbx=constraints/peers-sbx-py$${version/./}.txt; \
 		banner="resolved for CPython $$version; written by \`make lock\`, never by hand."; \
 		printf 'hatchling\neditables\n' | $$compile pyproject.toml --all-extras -o $$pins > /dev/null || exit 1; \
 		printf 'rejax\ngymnax<1\nsix\njax[cuda12]\n' | $$compile -c <(grep -E '^jax(lib)?==' $$pins) -o $$peers > /dev/null || exit 1; \
+		printf 'sbx-rl\n' | $$compile -c <(grep -E '^jax(lib)?==' $$pins) -o $$sbx > /dev/null || exit 1; \
 		sed -i "1i # The full set that CI installs, $$banner" $$pins; \
 		sed -i "1i # rejax and the old gymnax that it needs, $$banner" $$peers; \
+		sed -i "1i # SBX, $$banner" $$sbx; \
 	done
 
 clean: ## remove outputs and caches, keep the environments
@@ -129,4 +135,9 @@ $(VENV)/.docs-$(MINOR): $(INSTALLED)
 $(PEERS): constraints/peers-$(PINS).txt
 	$(call environment,.venv-peers)
 	.venv-peers/bin/python $(PIP) --constraint $< rejax 'gymnax<1' six 'jax$(CUDA:%=[%12])'
+	@touch $@
+
+$(SBX): constraints/peers-sbx-$(PINS).txt
+	$(call environment,.venv-sbx)
+	.venv-sbx/bin/python $(PIP) --constraint $< sbx-rl
 	@touch $@

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,34 @@ def _processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+class Beside:
+    """Measures how much of the machine's processors others used: seconds are worth something only where it is little.
+
+    `share` is the processor time of all other processes since the start, over the time that went by and the number of
+    processors; NaN where the system does not count it.
+    """
+
+    def __init__(self) -> None:
+        self.started, self.busy, self.own = time.perf_counter(), _busy_seconds(), time.process_time()
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        spent = time.process_time() - self.own
+        passed = (time.perf_counter() - self.started) * (os.cpu_count() or 1)
+        return max(_busy_seconds() - self.busy - spent, 0.0) / passed
+
+
+def _busy_seconds() -> float:
+    """Seconds that all processors together have worked since the machine started."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return float("nan")
+    user, nice, system, _idle, _wait, interrupt, soft, steal, *_ = (int(x) for x in fields)
+    return (user + nice + system + interrupt + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def use_quick_code_generators() -> None:

@@ -1,7 +1,8 @@
 """Train every recipe on the small environments over several seeds, beside the published figures.
 
 A cell is a recipe in an environment, with the settings of learn/RECIPE.toml. Each is one JSON file in the folder, and
-is run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again.
+is run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again. A cell that
+ran beside other work holds what it learned, but no seconds; --seconds runs such cells again.
 """
 
 import argparse
@@ -18,8 +19,8 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import bootstrap, interquartile_mean, quick_to_compile, table, write_json
-from learn_page import OFF_POLICY, ON_POLICY, write_page
+from common import Beside, bootstrap, interquartile_mean, quick_to_compile, table, write_json
+from learn_page import OFF_POLICY, ON_POLICY, alone, write_page
 
 import pgjax as pg
 from pgjax.recipes import Recipe
@@ -108,8 +109,9 @@ def evaluate(recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool
 
 def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scale: float) -> dict[str, Any]:
     """Run a cell and say what came out."""
-    recipe = build(name, env_name, settings, scale)
+    recipe, beside = build(name, env_name, settings, scale), Beside()
     state, run = train(recipe, settings["hyper"], seeds)
+    others = beside.share
     returns = run["episode_return"]  # [num_updates, seeds]
     total = max(int(scale * settings["make"]["total_steps"]), 1)
     even = np.linspace(total / recipe.num_updates, total, recipe.num_updates)
@@ -129,6 +131,7 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
         "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
         "threshold": THRESHOLDS[env_name],
         "seconds": run["seconds"][-1],
+        "others": others,
         "compile_seconds": run["compile_seconds"],
         "curve": {
             "steps": np.mean(steps[rows], axis=1).tolist(),
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--scale", type=float, help="length of the runs; 1, or 0.05 with --fast")
     parser.add_argument("--fresh", action="store_true", help="run again what is there")
+    parser.add_argument("--seconds", action="store_true", help="run again what ran beside other work")
     parser.add_argument("--docs", type=Path, help="folder in which to write the page, its figures and the JSON files")
     parser.add_argument("--fast", action="store_true", help="CartPole and Pendulum, 2 seeds, a twentieth of each run")
     options = parser.parse_args()
@@ -181,7 +185,8 @@ def main() -> None:
         path = options.out / name / f"{env_name}.json"
         mark = fingerprint(settings, options.seeds, scale)
         known = json.loads(path.read_text()) if path.exists() else {}
-        if options.fresh or known.get("fingerprint") != mark:
+        again = options.fresh or (options.seconds and not alone(known))
+        if again or known.get("fingerprint") != mark:
             command = f"python benchmarks/learn.py --only {name} --env {env_name} --seeds {options.seeds}"
             found = measure(name, env_name, settings, options.seeds, scale)
             known = {"recipe": name, "env": env_name, "settings": settings, "seeds": options.seeds, **found}
@@ -193,7 +198,7 @@ def main() -> None:
             f"{known['final_return']:.1f} [{low:.1f}, {high:.1f}]",
             f"{len(reached)}/{known['seeds']}",
             f"{np.median(reached):.3g}" if reached else "-",
-            f"{known['seconds']:.1f}",
+            f"{known['seconds']:.1f}" if alone(known) else "-",
             f"{known['compile_seconds']:.1f}",
         ])  # fmt: skip
         print(table([""] * 6, rows[-1:]).splitlines()[-1], flush=True)

@@ -17,7 +17,8 @@ PAGE = """# {title}
 How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
 episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the
 threshold named above each table, by the returns of training; the steps and seconds to it are medians over those.
-*Seconds* are those of all seeds side by side in one program, and beside them those of its compilation. *Published*: a
+*Seconds* are those of all seeds side by side in one program, and beside them those of its compilation; left out where
+other work took more than {quiet:.0%} of the machine meanwhile. *Published*: a
 figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with state-dependent exploration, which
 this library does not have). A cell that falls short of a published figure says by how much. A recipe or an environment
 without a row has not been run.
@@ -91,6 +92,14 @@ def in_words(number: float) -> str:
     return f"{number / 1e6:.2g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"
 
 
+QUIET = 0.05
+
+
+def alone(cell: dict[str, Any]) -> bool:
+    """Tell whether a cell ran on a quiet machine, so that its seconds mean something."""
+    return not cell.get("others", 1.0) > QUIET
+
+
 def shortfall(cell: dict[str, Any], figure: float) -> str:
     """Say by how much a cell misses a published figure; nothing if its interval reaches it."""
     return "" if cell["interval"][1] >= figure else f", missed by {figure - cell['final_return']:.3g}"
@@ -112,8 +121,8 @@ def row(cell: dict[str, Any], figures: dict[str, dict[str, list[Any]]]) -> list[
         in_words(cell["curve"]["steps"][-1]),
         f"{len(reached)} of {cell['seeds']}",
         in_words(float(np.median(reached))) if reached else "–",
-        f"{np.median(seconds):.1f}" if seconds else "–",
-        f"{cell['seconds']:.1f} + {cell['compile_seconds']:.1f}",
+        f"{np.median(seconds):.1f}" if seconds and alone(cell) else "–",
+        f"{cell['seconds']:.1f} + {cell['compile_seconds']:.1f}" if alone(cell) else "–",
         note,
     ]
 
@@ -194,6 +203,7 @@ def write_page(
         first_env=layout.first[1],
         seeds=" or ".join(str(x) for x in sorted({cell["seeds"] for cell in cells})),
         episodes=num_episodes,
+        quiet=QUIET,
         first=dates[0],
         last=dates[-1],
         together=together(cells, at_random),

@@ -9,7 +9,7 @@ import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
-SERVANTS = {"peers_rejax.py"}  # started by another script, in the environment of rejax
+SERVANTS = {"peers_rejax.py", "peers_sbx.py"}  # started by another script, in the environment of the peer
 SHORTER = {"learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"]}  # its fast form takes ten minutes
 
 

@@ -61,11 +61,12 @@ def test_pins_are_plain(path: pathlib.Path) -> None:
     assert len(pinned(path)) > 20
 
 
-def test_pins_cover_both_generations_of_jax_and_rejax_runs_on_the_same() -> None:
+def test_pins_cover_both_generations_of_jax_and_the_peers_run_on_the_same() -> None:
     for name, jax_minor in (("py311", 10), ("py312", 11)):
-        pins, peers = pinned(ROOT / f"constraints/{name}.txt"), pinned(ROOT / f"constraints/peers-{name}.txt")
+        pins, peers, sbx = (pinned(ROOT / f"constraints/{kind}{name}.txt") for kind in ("", "peers-", "peers-sbx-"))
         assert pins["jax"].minor == jax_minor
-        assert (peers["jax"], peers["jaxlib"]) == (pins["jax"], pins["jaxlib"])
+        for other in (peers, sbx):
+            assert (other["jax"], other["jaxlib"]) == (pins["jax"], pins["jaxlib"])
         assert peers["gymnax"] < Version("1") <= pins["gymnax"]
 
 
