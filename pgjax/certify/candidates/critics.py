@@ -9,7 +9,18 @@ from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import actor_critic, n_step_actor_critic, ppo, upgo_actor_critic, vtrace_actor_critic
 from pgjax.exact.variance.offpolicy_pairs import vtrace_pair
 from pgjax.exact.variance.pairs import gae_pair
-from pgjax.losses import discovered_loss, importance_weighted_loss, ppo_clip_loss, sequence_log_ratio, spo_loss
+from pgjax.losses import (
+    binary_weight,
+    discovered_loss,
+    exponential_weight,
+    importance_weighted_loss,
+    ppo_clip_loss,
+    preference_weight,
+    sequence_log_ratio,
+    softmax_weight,
+    spo_loss,
+    top_half,
+)
 
 
 def critic_candidates() -> list[Candidate]:
@@ -18,7 +29,7 @@ def critic_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_actor_critic(), *_multistep(), *_vtrace(), *_ppo(), *_surrogates()]
+    return [*_actor_critic(), *_multistep(), *_vtrace(), *_ppo(), *_surrogates(), *_weighted_likelihoods()]
 
 
 def _actor_critic() -> list[Candidate]:
@@ -158,3 +169,28 @@ def _surrogates() -> list[Candidate]:
         entry("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
         entry("CISPO, other data, exact value", *first[1][1:], None, needs=other),
     ]  # fmt: skip
+
+
+def _weighted_likelihoods() -> list[Candidate]:
+    """Likelihoods weighted by functions of the advantage: where they head is not the gradient of the return."""
+
+    def entry(name: str, weight_of: Callable[..., Any], reference: str, **more: Any) -> Candidate:
+        def surrogate(log_ratio: Any, advantage: Any) -> Any:
+            return -weight_of(advantage) * log_ratio
+
+        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+            return {"standardized": False, "surrogate": surrogate, "lam": 0.0, **weight(problem, trajectory)}
+
+        return Candidate(f"{name}, exact value", ppo, arguments, claim=None, reference=reference, **more)
+
+    own = ("own data", "exact value")
+    # The weights of the batch count the rows behind the end of a short episode too.
+    batch: dict[str, Any] = {"group_size": 2, "needs": (*own, "equal lengths")}
+    return [
+        entry("AWR", exponential_weight, "Peng et al. (2019)", needs=own),
+        entry("CRR, binary", binary_weight, "Wang et al. (2020)", needs=own),
+        entry(
+            "V-MPO", lambda a: a.size * softmax_weight(a, top_half(a), temperature=1.0), "Song et al. (2020)", **batch
+        ),
+        entry("PMPO", lambda a: a.size * preference_weight(top_half(a)), "Abdolmaleki et al. (2025)", **batch),
+    ]
