@@ -206,8 +206,8 @@ def _drawn(distribution: Any, noise: Any) -> tuple[tuple[Any, Any, Array], Array
             f"noise must hold at least two draws, [1 + n, T, B, ...] with n >= 1, got {jax.tree.map(jnp.shape, noise)}."
             " Draw it with distributions.draw_noise(distribution, key, num_draws=1 + n)."
         )
-    first, others = (jax.tree.map(lambda x, i=i: x[i], noise) for i in (0, slice(1, None)))
-    return action_from_noise(distribution, first), jnp.moveaxis(action_from_noise(distribution, others)[0], 0, -2)
+    action, raw, log_prob = action_from_noise(distribution, noise)
+    return (action[0], None if raw is None else raw[0], log_prob[0]), jnp.moveaxis(action[1:], 0, -2)
 
 
 def _advantages(critic: Any, params: Params, obs: Any, actions: Array) -> Array:
