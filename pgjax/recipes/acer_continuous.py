@@ -126,7 +126,8 @@ def make_train(
         windows = replay.empty_windows(
             params, rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps, capacity=capacity
         )
-        opt_state = optimizer(numbers, 0.0).init(params)
+        ones = jax.tree.map(jnp.ones_like, windows.extras)  # a scale of 0 would be no distribution
+        windows, opt_state = replace(windows, extras=ones), optimizer(numbers, 0.0).init(params)
         return State(params, params, opt_state, rollout, windows, key, jnp.int32(0), numbers)
 
     def update(state: State) -> tuple[State, Metrics]:
