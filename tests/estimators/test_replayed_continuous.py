@@ -1,5 +1,6 @@
 """ACER for continuous actions: against loops, and what truncation, correction and trust region are worth."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import scipy.special as special
 
 import pgjax as pg
+from pgjax import exact
 from pgjax.distributions import draw_noise
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
@@ -326,6 +328,24 @@ def test_on_own_data_without_a_critic_it_is_an_actor_critic_with_whole_returns()
     np.testing.assert_allclose(grads["second"], wanted["second"], atol=1e-12)
     np.testing.assert_allclose(grads["value"], 2 * wanted["value"], atol=1e-12)
     np.testing.assert_allclose(info.targets["opc_target"], info.targets["action_value_target"], atol=1e-12)
+
+
+def test_on_own_data_no_value_and_no_critic_biases_it_where_there_is_no_discount_to_drop() -> None:
+    """By quadrature over whole episodes of a linear-quadratic system; a truncated ratio without a correction does."""
+    lqr, gain = exact.scalar_lqr()
+    problem = exact.lqr_problem("undiscounted", dataclasses.replace(lqr, discount=jnp.ones(())), gain, num_steps=2)
+    (entry,) = [c for c in exact.registry() if c.estimator is pg.acer_continuous]
+    truncated = lambda p, t: entry.arguments(p, t) | {"clip_rho": 0.5}  # noqa: E731  its drawn action is the mean
+    right, wrong = exact.certify_all(
+        [
+            dataclasses.replace(entry, claim="gradient"),
+            dataclasses.replace(entry, name="truncated", arguments=truncated),
+        ],
+        problem,
+    )
+    assert right.unbiased
+    assert right.relative_bias < 1e-10
+    assert wrong.relative_bias > 1e-1
 
 
 def test_what_it_needs_is_asked_for_by_name() -> None:
