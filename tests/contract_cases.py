@@ -317,7 +317,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory().replace(action=d.normal(T, B, 1))),
         {
             "behaviour": pg.Normal(d.normal(T, B, 1), 1 + d.uniform(T, B, 1)),
-            "noise": d.normal(3, T, B, 1),
+            "noise": d.normal(2, T, B, 1),
             "discount": d.number(),
             "clip_rho": 1 + d.number(),
         },

@@ -57,7 +57,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
     x = jnp.ones((3, 4))
     with pytest.raises(ValueError, match="advantage must have the shape of value"):
         pg.stochastic_duelling(x, x[0], of_draws=x[None])
-    with pytest.raises(ValueError, match=r"of_draws must have shape \[n, ...\], n actions for each value"):
+    with pytest.raises(ValueError, match=r"of_draws must have shape \[M, ...\], M actions for each value"):
         pg.stochastic_duelling(x, x, of_draws=x)
     with pytest.raises(ValueError, match="of_draws"):
         pg.stochastic_duelling(x, x, of_draws=jnp.zeros((0, 3, 4)))

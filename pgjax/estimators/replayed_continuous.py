@@ -47,9 +47,9 @@ def acer_continuous(
         descent direction:  -1/B Σ_b Σ_t [(∂φ/∂θ)ᵀ z_t - c_v ∂/∂θ (½ (Q̃_t(a_t) - Q*_t)² + ½ (V_t - V*_t)²)]
         V*_t = V_t + min(1, ρ_t) (Q*_t - Q̃_t(a_t))
 
-    with φ the parameters of the distribution in s_t and ρ = π/μ. Both targets are r_t + γ_t [V_{t+1} + c_{t+1} (target -
-    Q̃)_{t+1}]: Q* with the trace c = λ min(1, ρ^{1/D}) over the D components of an action, and Q° with c = λ. The sum
-    over all actions that corrects `acer` is here its value at one action, drawn anew.
+    with φ the parameters of the distribution in s_t and ρ = π/μ. Both targets are r_t + γ_t [V_{t+1} + c_{t+1} (target
+    - Q̃)_{t+1}]: Q* with the trace c = λ min(1, ρ^{1/D}) over the D components of an action, and Q° with c = λ. In
+    place of the sum over all actions that corrects `acer` stands its value at one action, drawn anew.
 
     Shapes: trajectory leaves [T, B, ...]; gradient like params.
 
@@ -62,7 +62,7 @@ def acer_continuous(
         critic: A, critic(params, obs, action) -> [...] float, reward units; its mean over the policy need not be 0.
         behaviour: μ, the distribution that acted, batch axes [T, B]: of the same class, or of another one with
             log_prob.
-        noise: of the actions drawn anew, leaves [1 + n, T, B, ...]: a' is made of the first, the u_i of the others.
+        noise: [M, T, B, ...], M = 1 + n, of the actions drawn anew: a' is made of the first, the u_i of the others.
             ``distributions.draw_noise(action_distribution(params, trajectory, policy=policy), key, num_draws=1 + n)``.
         average_params: parameters of the averaged policy; None sets no trust region.
         discount: γ, scalar or [T, B], in [0, 1], per environment step.
@@ -144,7 +144,7 @@ def acer_continuous(
 
     bonus = 0.0 if entropy_coef is None else entropy_coef
     direction = gradient_of(lambda d: objective(d) + bonus * d.entropy())
-    targets = {
+    targets: dict[str, Any] = {
         "action_value_target": action_value_target,
         "opc_target": opc_target,
         "action_value": taken,
@@ -203,7 +203,7 @@ def _drawn(distribution: Any, noise: Any) -> tuple[tuple[Any, Any, Array], Array
     count = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
     if count < 2:
         raise ValueError(
-            f"noise must hold at least two draws, [1 + n, T, B, ...] with n >= 1, got {jax.tree.map(jnp.shape, noise)}."
+            f"noise must hold at least two draws, [M, T, B, ...] with M = 1 + n, got {jax.tree.map(jnp.shape, noise)}."
             " Draw it with distributions.draw_noise(distribution, key, num_draws=1 + n)."
         )
     action, raw, log_prob = action_from_noise(distribution, noise)

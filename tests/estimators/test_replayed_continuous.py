@@ -49,7 +49,8 @@ def value(params: Any, obs: Any) -> jax.Array:
 
 def features(action: Any) -> list[Any]:
     """The last one is constant: what A has of it must not matter."""
-    return [action[..., 0], action[..., 1], action[..., 0] ** 2, action[..., 0] * action[..., 1], 0 * action[..., 0] + 1]
+    a, b = action[..., 0], action[..., 1]
+    return [a, b, a**2, a * b, 0 * a + 1]
 
 
 def critic(params: Any, obs: Any, action: Any) -> jax.Array:
@@ -61,8 +62,8 @@ def log_density(kind: str, statistics: np.ndarray, action: np.ndarray) -> float:
     first, second = statistics
     if kind == "beta":
         x = (action - LOW) / (HIGH - LOW)
-        each = (first - 1) * np.log(x) + (second - 1) * np.log(1 - x) - special.betaln(first, second) - np.log(HIGH - LOW)
-        return float(each.sum())
+        each = (first - 1) * np.log(x) + (second - 1) * np.log(1 - x) - special.betaln(first, second)
+        return float(np.sum(each - np.log(HIGH - LOW)))
     each = -0.5 * ((action - first) / second) ** 2 - np.log(second) - 0.5 * np.log(2 * np.pi)
     if kind == "squashed":
         each = each - np.log(HALF / np.cosh(action) ** 2)
@@ -258,9 +259,9 @@ def every_action(kind: str, num_nodes: int = 90) -> tuple[pg.Trajectory, Any, np
     action, raw, log_prob = pg.distributions.action_from_noise(behaviour, jnp.asarray((taken - OTHER[0]) / OTHER[1]))
     obs, no = np.ones_like(taken), np.zeros(taken.shape[:2], bool)
     reward = 1 + LINE * taken + CURVE * taken**2 - DISCOUNT * 1.5  # the state ahead is worth 1.5
-    window = pg.Trajectory(
-        jnp.asarray(obs), action, jnp.asarray(reward[..., 0]), jnp.asarray(0 * obs), no, no, log_prob, no.astype(np.int32)
-    ).replace(raw_action=raw)
+    obs, next_obs, reward = (jnp.asarray(x) for x in (obs, 0 * obs, reward[..., 0]))
+    step = no.astype(np.int32)
+    window = pg.Trajectory(obs, action, reward, next_obs, no, no, log_prob, step).replace(raw_action=raw)
     ends = np.ones_like(taken)  # the mean over ±1 is exact for what is quadratic
     noise = np.stack([(anew - OWN[0]) / OWN[1], ends, -ends])
     return window, behaviour, noise, weights.ravel()
@@ -355,7 +356,7 @@ def test_what_it_needs_is_asked_for_by_name() -> None:
     categorical = lambda params, obs: pg.Categorical(obs @ params["first"])  # noqa: E731
     for change, error, message in (
         ({"policy": categorical}, TypeError, "what policy returns must be a Normal, TanhNormal or Beta, got Categoric"),
-        ({"noise": noise[:1]}, ValueError, r"noise must hold at least two draws, \[1 \+ n, T, B, ...\]"),
+        ({"noise": noise[:1]}, ValueError, r"noise must hold at least two draws, \[M, T, B, ...\] with M = 1 \+ n"),
         ({"noise": None}, ValueError, "noise must hold at least two draws"),
         ({"behaviour": normal(params, window.obs[:, :2])}, ValueError, "action must end with the shape"),
         ({"critic": lambda params, obs, action: action}, ValueError, "the result of critic must have the shape of"),

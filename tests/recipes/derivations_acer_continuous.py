@@ -124,9 +124,7 @@ def one_gradient(tables: Any, average: Any, data: Any, hyper: Any, noise: Array)
                 ahead = ahead + following
             opc, target = data.reward[t, b] + hyper["discount"] * ahead
             rho = np.exp(log_density(a, m, s) - data.log_prob[t, b])
-            fresh_rho = np.exp(
-                log_density(fresh, m, s) - log_density(fresh, data.loc[t, b, 0], data.scale[t, b, 0])
-            )
+            fresh_rho = np.exp(log_density(fresh, m, s) - log_density(fresh, data.loc[t, b, 0], data.scale[t, b, 0]))
             following = hyper["lam"] * np.array([opc - q, min(1.0, rho) * (target - q)])
             main = min(hyper["clip_rho"], rho) * (opc - v[t, b])
             extra = max(0.0, 1 - hyper["clip_rho"] / fresh_rho) * (q_fresh - v[t, b])

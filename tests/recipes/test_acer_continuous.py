@@ -31,7 +31,7 @@ def beta(params: Any, obs: Any) -> pg.Beta:
 
 @pytest.mark.parametrize(("policy", "names"), [(squashed, ("loc", "scale")), (beta, ("alpha", "beta"))])
 def test_the_new_window_is_stored_with_what_acted_and_its_ratios_are_one(policy: Any, names: Any) -> None:
-    """Statistics and log-probabilities are those of the parameters before the update; squashed actions come back whole."""
+    """Statistics and log-probabilities are those of the parameters before the update; squashed actions stay whole."""
     recipe = RECIPES["acer_continuous"].make(policy=policy, capacity=3)
     state = recipe.init(jax.random.key(0), learning_rate=0.1)
     for number in range(4):
