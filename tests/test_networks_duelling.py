@@ -12,6 +12,7 @@ import world_of_boxes as boxes
 import pgjax as pg
 from pgjax.networks import (
     ActorCritic,
+    ContinuousQNetwork,
     ConvActorCritic,
     DuellingActorCritic,
     GaussianPolicy,
@@ -26,13 +27,13 @@ def test_equal_places_inside_the_box_are_equal_whatever_its_units() -> None:
     env = boxes.Box(low=(-1.0, 2.0), high=(3.0, 2.5))
     model = default_duelling_actor_critic(env, None, features=(4,))
     assert model == default_duelling_actor_critic(env, None, features=(4,))
-    plain = DuellingActorCritic(ActorCritic(GaussianPolicy(2), (4,)))
-    obs = jnp.ones((3, 2))
+    obs = jax.random.normal(KEY, (3, 2))
     params = model.init(KEY, obs)
     inside, there = jnp.array([[0.5, -0.5]] * 3), jnp.array([[1.0 + 0.5 * 2.0, 2.25 - 0.5 * 0.25]] * 3)
     judged = model.apply(params, obs, there, method="advantage")
     assert judged.shape == (3,)
-    np.testing.assert_allclose(judged, plain.apply(params, obs, inside, method="advantage"), rtol=1e-5)
+    plain = ContinuousQNetwork((4,), jnp.tanh).apply({"params": params["params"]["critic"]}, obs, inside)
+    np.testing.assert_allclose(judged, plain, rtol=1e-5)
     assert np.abs(judged - model.apply(params, obs, inside, method="advantage")).max() > 1e-2
 
 
