@@ -110,6 +110,14 @@ def action_values(params: Any, obs: Any) -> Any:
     return jnp.cos(obs @ params["actor"])
 
 
+def normal_policy(params: Any, obs: Any) -> Any:
+    return pg.Normal(obs @ params["actor"][:, :1], 1.0)
+
+
+def advantage(params: Any, obs: Any, action: Any) -> Any:
+    return (obs @ params["critic"]) * jnp.cos(action[..., 0])
+
+
 def bits_policy(params: Any, obs: Any) -> Any:
     return pg.Bernoulli(obs @ params["actor"][:, :FEATURES])
 
@@ -243,6 +251,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "kl_constraint_loss": lambda d: Case((d.uniform(T, B),), {"multiplier": d.number(), "max_kl": d.number()}),
     "td_target": lambda d: Case((d.transition(), d.normal(2, B))),
     "clipped_double_q": lambda d: Case((d.normal(2, T, B),)),
+    "stochastic_duelling": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"of_draws": d.normal(2, T, B)}),
     "soft_value": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"temperature": d.number()}),
     "expected_soft_value": lambda d: Case(
         (d.normal(T, B, ACTIONS), d.normal(2, T, B, ACTIONS)), {"temperature": d.number()}
@@ -308,6 +317,16 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.params(), d.trajectory()),
         {"behaviour": pg.Categorical(d.normal(T, B, ACTIONS)), "discount": d.number(), "clip_rho": 1 + d.number()},
         {"policy": policy, "critic": action_values},
+    ),
+    "acer_continuous": lambda d: Case(
+        (d.params(), d.trajectory().replace(action=d.normal(T, B, 1))),
+        {
+            "behaviour": pg.Normal(d.normal(T, B, 1), 1 + d.uniform(T, B, 1)),
+            "noise": d.normal(2, T, B, 1),
+            "discount": d.number(),
+            "clip_rho": 1 + d.number(),
+        },
+        {"policy": normal_policy, "value": value, "critic": advantage},
     ),
     "project_to_halfspace": lambda d: Case((d.normal(T, B, FEATURES), d.normal(T, B, FEATURES)), {"bound": d.number()}),
     "n_step_actor_critic": lambda d: Case(

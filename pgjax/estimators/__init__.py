@@ -33,6 +33,7 @@ from pgjax.estimators.optimal import fit_optimal_baseline, optimal_baseline_grad
 from pgjax.estimators.pathwise import pathwise_gradient
 from pgjax.estimators.recursions import RecursionState, episode_ratio, scale_by_storm, scale_by_svrpg
 from pgjax.estimators.replayed import acer, project_to_halfspace
+from pgjax.estimators.replayed_continuous import acer_continuous
 from pgjax.estimators.score_function import gpomdp, likelihood_ratio, reinforce
 from pgjax.estimators.surrogate import Contributions, Estimator, GradientInfo, Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
@@ -46,6 +47,7 @@ __all__ = [
     "Surrogate",
     "accumulating_trace",
     "acer",
+    "acer_continuous",
     "action_distribution",
     "actor_critic",
     "aggressive_coefficient",

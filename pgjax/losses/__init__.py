@@ -23,6 +23,7 @@ from pgjax.losses.distributional import (
     quantile_loss,
 )
 from pgjax.losses.duals import adapt_kl_coefficient, kl_constraint_loss, softmax_temperature_loss
+from pgjax.losses.duelling import stochastic_duelling
 from pgjax.losses.kl import kl_k1, kl_k2, kl_k3
 from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
 from pgjax.losses.reductions import masked_mean, sequence_mean, standardize
@@ -63,6 +64,7 @@ __all__ = [
     "softmax_weight",
     "spo_loss",
     "standardize",
+    "stochastic_duelling",
     "td_target",
     "temperature_loss",
     "top_half",

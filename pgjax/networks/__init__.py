@@ -19,6 +19,7 @@ from pgjax.networks.action_values import ActorWithCritics
 from pgjax.networks.actor_critics import ActorCritic, ConvActorCritic, RecurrentActorCritic
 from pgjax.networks.critics import ContinuousQNetwork, Ensemble, QNetwork, ValueNetwork
 from pgjax.networks.defaults import default_actor_critic, default_actor_with_critics, default_recurrent_actor_critic
+from pgjax.networks.duelling import DuellingActorCritic, default_duelling_actor_critic
 from pgjax.networks.heads import (
     BernoulliPolicy,
     BetaPolicy,
@@ -42,6 +43,7 @@ __all__ = [
     "Convolutions",
     "DeterministicPolicy",
     "DiscretePolicy",
+    "DuellingActorCritic",
     "Ensemble",
     "Features",
     "GaussianPolicy",
@@ -53,5 +55,6 @@ __all__ = [
     "count_actions",
     "default_actor_critic",
     "default_actor_with_critics",
+    "default_duelling_actor_critic",
     "default_recurrent_actor_critic",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import derivations
 import derivations_a3c
 import derivations_acer
+import derivations_acer_continuous
 import derivations_d4pg
 import derivations_dpg
 import derivations_fasttd3
@@ -31,6 +32,7 @@ from pgjax.recipes import (
     a2c,
     a3c,
     acer,
+    acer_continuous,
     acktr,
     average_reward_actor_critic,
     d4pg,
@@ -278,6 +280,25 @@ RECIPES |= {
         ("next", "act", "replay"),
         given=lambda entry, keys, state, data: derivations_acer.replayed(keys, state, data, REPLAY),
         state_values=lambda params: np.sum(params.critic * jax.nn.softmax(params.actor), -1),
+    ),
+    "acer_continuous": Entry(
+        acer_continuous,
+        COMMON | CRITIC | {"clip_rho": 1.0, "max_divergence": 0.005, "average_decay": 0.9},
+        CHANGES
+        | CRITIC_CHANGES
+        | {"clip_rho": (np.inf, 0.5), "max_divergence": (np.inf, 0.001), "average_decay": (0.0, 0.5)},
+        LEARNER | CRITIC | {"entropy_coef": 0.0, "clip_rho": 2.0, "max_divergence": 1.0},
+        derivations_acer_continuous.acer_continuous,
+        derivations_acer_continuous.SETTINGS,
+        ("next", "act", "replay", "noise"),
+        derivations_acer_continuous.FUNCTIONS,
+        world=world.continuous,
+        acting=lambda keys, state: (derivations_acer_continuous.policy, state.params, state.rollout),
+        draws=2,  # the third makes noise
+        plays_itself=False,  # a sample of a continuum earns about 1, and not 1
+        given=derivations_acer_continuous.replayed,
+        chosen=lambda row: np.tanh(row[0]),
+        state_values=lambda params: params.critic[:, 0],
     ),
 }
 

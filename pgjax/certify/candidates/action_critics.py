@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from pgjax._types import Trajectory
 from pgjax.certify.candidates.arguments import WHOLE, returns, weight
 from pgjax.certify.candidates.candidate import Candidate
-from pgjax.estimators import acer, control_variate, expected_gradient, linearized_critic, sampled_gradient
+from pgjax.estimators import (
+    acer,
+    acer_continuous,
+    control_variate,
+    expected_gradient,
+    linearized_critic,
+    sampled_gradient,
+)
 from pgjax.expectation import at_mode, enumerated, pathwise, relax, score_function, taken
 
 Array = jax.Array
@@ -119,7 +126,20 @@ def _replayed() -> list[Candidate]:
         needs = ("own data", "exact value", FINITE) if exact else (*WHOLE, FINITE)
         return Candidate(name, acer, arguments, claim=claim, needs=needs, reference="Wang et al. (2017)")
 
+    def continuous(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        """Draws one scale to either side: their mean is that of all actions for a critic that is quadratic in them."""
+        behaviour = jax.lax.stop_gradient(problem.policy(problem.params, trajectory.obs))
+        sides = jnp.stack([jnp.full_like(behaviour.loc, x) for x in (0.0, 1.0, -1.0)])
+        return {
+            "value": problem.erring_value, "critic": lambda params, obs, action: problem.erring_critic(obs, action),
+            "behaviour": behaviour, "noise": sides, "value_coef": 0.0,
+        }  # fmt: skip
+
     return [
         entry("ACER, exact critic, without γ^t", "dropped discount", True, 10.0),
         entry("ACER truncated at 1/2, wrong critic, without γ^t", None, False, 0.5),
-    ]
+        Candidate(
+            "ACER with continuous actions, wrong critic, without γ^t", acer_continuous, continuous, claim=None,
+            needs=(*WHOLE, "smooth samples"), reference="Wang et al. (2017)",
+        ),
+    ]  # fmt: skip
