@@ -139,7 +139,8 @@ def make_train(
         return jax.tree.map(lambda x: x[:, j], obs)
 
     def guessed(guess_ij: Any, obs: Any, j: Array) -> Array:
-        return jnp.clip(guess(guess_ij, of_agent_alone(obs, j)).mode(), low, high)
+        mode = guess(guess_ij, of_agent_alone(obs, j)).mode()
+        return jnp.clip(mode, jnp.broadcast_to(low, mode.shape), jnp.broadcast_to(high, mode.shape))
 
     behaviour = off_policy.with_noise(policy_of_all, low, high)
 
