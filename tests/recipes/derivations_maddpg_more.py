@@ -35,8 +35,7 @@ def guess(table: Any, obs: Any) -> pg.Normal:
 
 def init_with_guesses(key: Any, obs: Any) -> tuple[Any, Any, Any]:
     """(actors, critics, guesses): each of two agents guesses one other."""
-    guess_key, key = jax.random.split(key)
-    tables = 0.3 * jax.random.normal(guess_key, (world.NUM_AGENTS, 1, world.NUM_CELLS, 2))
+    tables = 0.3 * jax.random.normal(jax.random.fold_in(key, 2), (world.NUM_AGENTS, 1, world.NUM_CELLS, 2))
     return *world.init_joint_quadratics(key, obs), tables.at[..., 1].add(-0.5)
 
 
