@@ -9,6 +9,7 @@ settings, or the number of seeds, have changed: a run can be stopped and taken u
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import time
@@ -30,9 +31,9 @@ KINDS = {"maddpg": "MADDPG", "ddpg": "independent DDPG"}
 MAKE: dict[str, Any] = {
     "num_envs": 64, "num_steps": 1, "gradient_steps": 1, "batch_size": 256, "capacity": 100_000, "warmup": 5_000,
 }  # fmt: skip
-HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
+HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
 STEPS = {SPREAD: 400_000, TAG: 400_000}
-FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 8, "capacity": 400, "warmup": 8}
+FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 4, "capacity": 400, "warmup": 4}
 FEATURES, CURVE = (64, 64), 12
 NUM_EPISODES = 256
 ADVERSARIES = 3  # of simple_tag, the first rows
@@ -85,34 +86,44 @@ def build(kind: str, env: Any, make: dict[str, Any]) -> Recipe:
     return maddpg.make_train(env, None, model=model, centralized=joint, **make)
 
 
-def play(key: jax.Array, params: Any, recipe: Recipe, env: Any, episodes: int) -> jax.Array:
-    """Play whole episodes without noise: the mean return of each agent, [A]."""
-    played = pg.evaluate(
-        key, params, policy=recipe.policy, env=env, env_params=None, num_episodes=episodes, greedy=True
-    )
-    return played.episode_return.mean(0)
+@functools.cache
+def player(name: str, episodes: int) -> Any:
+    """Make what plays episodes without noise, (key, actors) -> the mean return of each agent: one for all cells."""
+    env = environment(name)
+    recipe = build("ddpg", env, FAST | {"total_steps": 4, "num_steps": 1})  # actors of all kinds are of one form
+
+    def play(key: jax.Array, actor: Any) -> jax.Array:
+        params = maddpg.ActorAndCritic(actor, None)
+        played = pg.evaluate(
+            key, params, policy=recipe.policy, env=env, env_params=None, num_episodes=episodes, greedy=True
+        )
+        return played.episode_return.mean(0)
+
+    return jax.jit(play)
 
 
 def measure(name: str, kind: str, make: dict[str, Any], seeds: int, episodes: int) -> tuple[Any, dict[str, Any]]:
     """Train all seeds of a cell side by side: (last parameters, what came out)."""
-    env = environment(name)
-    recipe = build(kind, env, make)
+    steps, make = make["total_steps"], make | {"total_steps": max(make["total_steps"], make["num_envs"])}
+    recipe = build(kind, environment(name), make)
     every = max(recipe.num_updates // CURVE, 1)
     state = jax.jit(jax.vmap(lambda key: recipe.init(key, **HYPER)))(jax.random.split(jax.random.key(0), seeds))
-    evaluate = jax.jit(jax.vmap(lambda key, params: play(key, params, recipe, env, episodes)))
-    keys = jax.random.split(jax.random.key(1), seeds)
     curve: dict[str, list[Any]] = {"steps": [], "seconds": [], "returns": []}
     started = time.perf_counter()
 
     def report(state: Any, _: Any) -> None:
-        returns = np.asarray(evaluate(keys, state.params))
-        curve["steps"].append(int(state.update[0]) * make["num_envs"] * make["num_steps"])
         curve["seconds"].append(round(time.perf_counter() - started, 2))
+        actors = [jax.tree.map(lambda x, s=s: x[s], state.params.actor) for s in range(seeds)]
+        returns = np.stack([player(name, episodes)(jax.random.key(1), actor) for actor in actors])
+        curve["steps"].append(int(state.update[0]) * make["num_envs"] * make["num_steps"])
         curve["returns"].append(returns.tolist())
         shown = returns.sum(1) if name == SPREAD else returns[:, 0] / PER_TOUCH
-        print(f"{kind} on {name}: {curve['steps'][-1]} steps, {np.round(shown, 2).tolist()}", flush=True)
+        print(f"{kind} on {name}: {curve['steps'][-1]} steps, {[round(float(x), 2) for x in shown]}", flush=True)
 
-    state = drive(recipe, state, every=every, report=report, progress=False, donate=True)
+    if steps:
+        state = drive(recipe, state, every=every, report=report, progress=False, donate=True)
+    else:
+        report(state, {})
     return state.params, {"returns_by_seed": curve["returns"][-1], "curve": curve}  # [seeds, A]
 
 
@@ -121,32 +132,24 @@ def random_return(env: Any, episodes: int) -> float:
     space = env.action_space(None)
 
     def uniform(params: Any, obs: jax.Array) -> Any:
-        ones = jnp.ones((*obs.shape[:-1], *space.shape))
-        return pg.Beta(ones, ones, *(jnp.broadcast_to(x, ones.shape) for x in (space.low, space.high)))
+        low, high = (jnp.broadcast_to(x, (*obs.shape[:-1], *space.shape)) for x in (space.low, space.high))
+        return pg.exploration.WarmUp(True, pg.exploration.Deterministic(low), low, high)
 
     played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=None, num_episodes=episodes)
     return float(played.episode_return.sum(-1).mean())
 
 
-def cross_play(params: dict[str, Any], make: dict[str, Any], seeds: int, episodes: int) -> dict[str, dict[str, Any]]:
+def cross_play(params: dict[str, Any], seeds: int, episodes: int) -> dict[str, dict[str, list[float]]]:
     """Let the adversaries of each kind catch good agents of both: touches in an episode by seed of the adversaries."""
-    env = environment(TAG)
-    recipe = build("ddpg", env, make)  # actors are of one form
 
-    def touches(key: jax.Array, adversaries: Any, good: Any) -> jax.Array:
-        rows = jax.tree.map(lambda x, y: jnp.concatenate([x[:ADVERSARIES], y[ADVERSARIES:]]), adversaries, good)
-        mixed = maddpg.ActorAndCritic(rows, None)
-        return play(key, mixed, recipe, env, episodes)[0] / PER_TOUCH
+    def touches(adversaries: Any, s: int, good: Any, t: int) -> float:
+        rows = jax.tree.map(lambda x, y: jnp.concatenate([x[s, :ADVERSARIES], y[t, ADVERSARIES:]]), adversaries, good)
+        return float(player(TAG, episodes)(jax.random.key(3), rows)[0]) / PER_TOUCH
 
-    against = jax.jit(jax.vmap(jax.vmap(touches, in_axes=(0, None, 0)), in_axes=(None, 0, None)))
-    keys = jax.random.split(jax.random.key(3), seeds)
-    return {
-        kind: {
-            other: np.asarray(against(keys, params[kind].actor, params[other].actor)).mean(1).tolist()
-            for other in KINDS
-        }
-        for kind in KINDS
-    }
+    def by_seed(adversaries: Any, good: Any) -> list[float]:
+        return [float(np.mean([touches(adversaries, s, good, t) for t in range(seeds)])) for s in range(seeds)]
+
+    return {kind: {other: by_seed(params[kind].actor, params[other].actor) for other in KINDS} for kind in KINDS}
 
 
 def difference(first: Any, second: Any) -> dict[str, float]:
@@ -190,7 +193,7 @@ def cell(
         settings = {"make": make, "hyper": HYPER, "features": FEATURES}
         write_json(path, {"env": name, "kind": kind, "seeds": seeds, **settings, **found, "fingerprint": mark})
         return params, json.loads(path.read_text())
-    recipe = build(kind, environment(name), make)
+    recipe = build(kind, environment(name), make | {"total_steps": max(make["total_steps"], make["num_envs"])})
     like = jax.eval_shape(lambda: jax.vmap(recipe.init)(jax.random.split(jax.random.key(0), seeds)).params)
     return flax.serialization.from_bytes(like, saved.read_bytes()), known
 
@@ -223,12 +226,12 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs")
     parser.add_argument("--fresh", action="store_true", help="run again what is there")
     parser.add_argument("--docs", type=Path, help="another folder in which to write the page")
-    parser.add_argument("--fast", action="store_true", help="a few updates of small batches, 2 seeds")
+    parser.add_argument("--fast", action="store_true", help="3 updates in one, none in the other, 2 seeds")
     options = parser.parse_args()
     seeds, episodes, make = options.seeds, NUM_EPISODES, dict(MAKE)
     steps = {name: max(int(options.scale * number), MAKE["num_envs"]) for name, number in STEPS.items()}
     if options.fast:
-        seeds, episodes, make, steps = 2, 4, MAKE | FAST, dict.fromkeys(STEPS, 16)
+        seeds, episodes, make, steps = 2, 4, MAKE | FAST, {SPREAD: 12, TAG: 0}
         quick_to_compile()
     cells = {
         (name, kind): cell(options.out, name, kind, make | {"total_steps": steps[name]}, seeds, episodes, options.fresh)
@@ -236,9 +239,7 @@ def main() -> None:
         for kind in KINDS
     }
     spread = {kind: np.sum(cells[SPREAD, kind][1]["returns_by_seed"], axis=1).tolist() for kind in KINDS}
-    touches = cross_play(
-        {kind: cells[TAG, kind][0] for kind in KINDS}, make | {"total_steps": steps[TAG]}, seeds, episodes
-    )
+    touches = cross_play({kind: cells[TAG, kind][0] for kind in KINDS}, seeds, episodes)
     results = {
         "seeds": seeds,
         "episodes": episodes,

@@ -126,9 +126,7 @@ def test_policy_inference_loss_is_likelihood_with_a_bonus() -> None:
 
     def loss(loc: Any, log_scale: Any, coefficient: Any) -> Any:
         guess = pg.Normal(loc, jnp.exp(log_scale))
-        return pg.policy_inference_loss(
-            guess.log_prob(jnp.asarray(action)), guess.entropy(), coefficient=coefficient
-        )
+        return pg.policy_inference_loss(guess.log_prob(jnp.asarray(action)), guess.entropy(), coefficient=coefficient)
 
     z = (action - loc) / np.exp(log_scale)
     constant = 0.5 * np.log(2 * np.pi)

@@ -120,12 +120,15 @@ def make_train(
         obs_dtype=pg.envs.observation_dtype(env, env_params),
     )  # fmt: skip
 
+    def act_by(actor_i: Any, own: Any, k: int) -> Array:
+        return each(jax.tree.map(lambda x: x[k], actor_i), own).mode()
+
     def acts(actor_i: Any, own: Any, which: Array) -> Array:
         """What an agent does in [...] rows, in each by the policy that plays there."""
-        first, *more = (each(jax.tree.map(lambda x: x[k], actor_i), own).mode() for k in range(num_policies))  # noqa: B023
-        for k, mode in enumerate(more, 1):
-            first = jnp.where(which[..., None] == k, mode, first)
-        return first
+        action = act_by(actor_i, own, 0)
+        for k in range(1, num_policies):
+            action = jnp.where(which[..., None] == k, act_by(actor_i, own, k), action)
+        return action
 
     def rows_of(which: Array) -> list[Array | None]:
         """For each policy the rows in which it plays; None says all."""
@@ -133,10 +136,11 @@ def make_train(
 
     def policy_of_all(params: Any, obs: Any, which: Array | None = None) -> pg.exploration.Deterministic:
         axis = jax.tree.leaves(obs)[0].ndim - num_obs_axes
-        if which is None:
-            which = jnp.zeros(jax.tree.leaves(obs)[0].shape[: axis + 1], jnp.int32)
-        mode = jax.vmap(acts, in_axes=(0, axis, axis), out_axes=axis)
-        return pg.exploration.Deterministic(mode(params, obs, which))
+        if which is None:  # the first of each agent
+            mode = jax.vmap(functools.partial(act_by, k=0), in_axes=(0, axis), out_axes=axis)(params, obs)
+        else:
+            mode = jax.vmap(acts, in_axes=(0, axis, axis), out_axes=axis)(params, obs, which)
+        return pg.exploration.Deterministic(mode)
 
     def judge(critic_i: Any, obs: Any, action: Array, i: Array) -> Array:
         if not centralized:
