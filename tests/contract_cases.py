@@ -235,6 +235,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
         (d.normal(T, B), d.normal(T, B)), {"old_value": d.normal(T, B), "clip": d.number()}
     ),
     "entropy_loss": lambda d: Case((d.uniform(T, B),)),
+    "policy_inference_loss": lambda d: Case((d.normal(T, B), d.normal(T, B)), {"coefficient": d.number()}),
     "masked_mean": lambda d: Case((d.normal(T, B), d.bools(T, B))),
     "sequence_mean": lambda d: Case((d.normal(T, B), d.bools(T, B)), {"length": 1 + d.number()}),
     "exponential_weight": lambda d: Case((d.normal(T, B),), {"temperature": d.number(), "max_weight": 1 + d.number()}),

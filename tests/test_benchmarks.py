@@ -10,11 +10,14 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
 SERVANTS = {"peers_rejax.py", "peers_sbx.py"}  # started by another script, in the environment of the peer
+NEEDS = {"agents.py": "jaxmarl"}  # an extra
 SHORTER = {"learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"]}  # its fast form takes ten minutes
 
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in SERVANTS])
 def test_the_fast_form_runs_and_writes_what_it_says(script: str, tmp_path: pathlib.Path) -> None:
+    if script in NEEDS:
+        pytest.importorskip(NEEDS[script])
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
     done = subprocess.run(
         [sys.executable, "-W", "error", BENCHMARKS / script, "--fast", "--out", tmp_path, *SHORTER.get(script, [])],

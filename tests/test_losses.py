@@ -119,6 +119,25 @@ def test_the_kl_penalty_has_no_gradient_at_the_old_policy() -> None:
     close(jax.grad(loss)(away, 2.0), 2.0 * (jax.nn.softmax(away) - jax.nn.softmax(logits)))
 
 
+def test_policy_inference_loss_is_likelihood_with_a_bonus() -> None:
+    """Of a normal against the formula and its slopes by hand; without the bonus, minus the log-probability."""
+    random = np.random.default_rng(7)
+    action, loc, log_scale = random.normal(size=(3, 50, 2))
+
+    def loss(loc: Any, log_scale: Any, coefficient: Any) -> Any:
+        guess = pg.Normal(loc, jnp.exp(log_scale))
+        return pg.policy_inference_loss(guess.log_prob(jnp.asarray(action)), guess.entropy(), coefficient=coefficient)
+
+    z = (action - loc) / np.exp(log_scale)
+    constant = 0.5 * np.log(2 * np.pi)
+    wanted = np.sum(0.5 * z**2 + log_scale + constant - 0.3 * (log_scale + constant + 0.5), -1)
+    close(loss(jnp.asarray(loc), jnp.asarray(log_scale), 0.3), wanted)
+    slopes = jax.grad(lambda *x: loss(*x, 0.3).sum(), argnums=(0, 1))(jnp.asarray(loc), jnp.asarray(log_scale))
+    close(slopes[0], -z / np.exp(log_scale))
+    close(slopes[1], 1 - z**2 - 0.3)
+    close(pg.policy_inference_loss(jnp.asarray(z[:, 0]), jnp.asarray(z[:, 1]), coefficient=0.0), -z[:, 0])
+
+
 def test_entropy_loss_is_minus_the_entropy() -> None:
     np.testing.assert_array_equal(pg.entropy_loss(jnp.array([0.5, 2.0])), [-0.5, -2.0])
 
@@ -245,6 +264,10 @@ def test_bad_arguments_are_named() -> None:
         pg.clipped_value_loss(three, three, old_value=two)
     with pytest.raises(ValueError, match=r"clip must be a scalar or have shape \[3\], got \[2\]"):
         pg.clipped_value_loss(three, three, old_value=three, clip=two)
+    with pytest.raises(ValueError, match=r"entropy must have shape \[3\], .*got \[2\]"):
+        pg.policy_inference_loss(three, two, coefficient=0.1)
+    with pytest.raises(ValueError, match=r"coefficient must be a scalar or have shape \[3\], got \[2\]"):
+        pg.policy_inference_loss(three, three, coefficient=two)
     with pytest.raises(TypeError, match="entropy must have a floating dtype"):
         pg.entropy_loss(ints)
     with pytest.raises(TypeError, match="mask must be boolean, got float64"):

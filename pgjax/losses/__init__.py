@@ -25,7 +25,13 @@ from pgjax.losses.distributional import (
 from pgjax.losses.duals import adapt_kl_coefficient, kl_constraint_loss, softmax_temperature_loss
 from pgjax.losses.duelling import stochastic_duelling
 from pgjax.losses.kl import kl_k1, kl_k2, kl_k3
-from pgjax.losses.policy import entropy_loss, kl_penalty_loss, policy_gradient_loss, ppo_clip_loss
+from pgjax.losses.policy import (
+    entropy_loss,
+    kl_penalty_loss,
+    policy_gradient_loss,
+    policy_inference_loss,
+    ppo_clip_loss,
+)
 from pgjax.losses.reductions import masked_mean, sequence_mean, standardize
 from pgjax.losses.surrogates import discovered_loss, importance_weighted_loss, sequence_log_ratio, spo_loss
 from pgjax.losses.value import clipped_value_loss, value_loss
@@ -52,6 +58,7 @@ __all__ = [
     "kl_penalty_loss",
     "masked_mean",
     "policy_gradient_loss",
+    "policy_inference_loss",
     "ppo_clip_loss",
     "preference_weight",
     "project_categorical",

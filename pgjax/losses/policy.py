@@ -185,3 +185,40 @@ def entropy_loss(entropy: Array) -> Array:
         Williams and Peng (1991), Function optimization using connectionist reinforcement learning algorithms.
     """
     return -_checks.as_floating("entropy", entropy)
+
+
+@compiled()
+def policy_inference_loss(log_prob: Array, entropy: Array, *, coefficient: Array | float) -> Array:
+    """Compute the loss by which an approximation of another agent's policy follows what that agent does.
+
+        L_t = -(log μ̂(a_t|o_t) + λ H(μ̂(·|o_t)))                                              (paper: eq. 7)
+
+    Shapes: log_prob, entropy [T, ...]; result [T, ...].
+
+    Args:
+        log_prob: [T, ...] float, nats, log-probability under the approximation of what the other did, differentiable.
+        entropy: [T, ...] float, nats, the approximation's own `entropy()` there, differentiable.
+        coefficient: λ, dimensionless, how much the entropy counts; scalar or [T, ...].
+
+    Returns:
+        [T, ...] float, nats.
+
+    Raises:
+        TypeError: if an argument is not floating.
+        ValueError: if shapes differ.
+
+    Properties:
+        With λ = 0 maximum likelihood. A normal approximation is at its minimum with the mean of the actions, and with
+        a variance 1/(1 - λ) times theirs: the entropy bonus widens it, without bound from λ = 1 on.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax as pg
+        >>> print(pg.policy_inference_loss(jnp.array([-1.0]), jnp.array([2.0]), coefficient=0.25))
+        [0.5]
+
+    References:
+        Lowe, Wu, Tamar, Harb, Abbeel and Mordatch (2017), Multi-agent actor-critic for mixed cooperative-competitive
+        environments, eq. 7.
+    """
+    log_prob, entropy = as_pair("log_prob", log_prob, "entropy", entropy)
+    return -log_prob - _checks.as_scalar_or_shape("coefficient", coefficient, log_prob.shape) * entropy

@@ -52,6 +52,7 @@ RANGES: dict[str, str] = {
     "damping": _NONNEGATIVE,
     "shrink": _UNIT,
     "critic_learning_rate": _NONNEGATIVE,
+    "guess_learning_rate": _NONNEGATIVE,
     "target_rate": _UNIT,
     "noise": _NONNEGATIVE,
     "noise_theta": _UNIT,

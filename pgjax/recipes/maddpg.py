@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import _checks
-from pgjax.envs.description import agents_of, single_params
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.agents import axes_of, require_agents
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
@@ -106,7 +106,7 @@ def make_train(
     gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
     sizes = {"num_envs": num_envs, "num_steps": num_steps, "window": window}
     warmup_updates = off_policy.count_warmup(warmup, batch_size, capacity, **sizes)
-    num_agents, num_obs_axes = _axes(env, env_params)
+    num_agents, num_obs_axes = axes_of(env, env_params)
     low, high = action_box(env, env_params)
     functions = off_policy.as_actor_and_critic(
         env, env_params,
@@ -155,7 +155,7 @@ def make_train(
             params = jax.vmap(init_each, in_axes=(0, None))(jax.random.split(model_key, num_agents), rollout.obs)
         else:
             params = init_each(model_key, rollout.obs)
-        _require_agents(params, num_agents)
+        require_agents(params, num_agents)
         opt_state = tuple(jax.vmap(optimizer.init)(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, num_agents, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)
@@ -218,24 +218,3 @@ def make_train(
         return State(params, target, opt_state, rollout, memory, process, key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, lambda params, obs: policy_of_all(params.actor, obs))
-
-
-def _axes(env: Any, env_params: Any) -> tuple[int, int]:
-    """The number of agents, and how many axes the first leaf of an observation of all of them has."""
-    agents = agents_of(env)
-    if len(agents) != 1:
-        raise ValueError(
-            f"env.agents must be (A,), one axis of agents, got {agents}. Take ddpg for one agent, and "
-            "envs.from_jaxmarl for an environment of JaxMARL."
-        )
-    one = single_params(env, env_params)
-    return agents[0], jax.tree.leaves(jax.eval_shape(lambda: env.reset(jax.random.key(0), one)[0]))[0].ndim
-
-
-def _require_agents(params: Any, num_agents: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if jnp.shape(leaf)[:1] != (num_agents,):
-            raise ValueError(
-                f"init_params made {list(jnp.shape(leaf))} at {jax.tree_util.keystr(path)}, which must have a row for "
-                f"each of the {num_agents} agents. Map over a key for each agent."
-            )

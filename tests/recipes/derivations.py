@@ -27,7 +27,7 @@ class Adam(NamedTuple):
         return -learning_rate * direction, Adam(count, first, second)
 
 
-def flat(tables: tuple[Array, Array]) -> Array:
+def flat(tables: tuple[Array, ...]) -> Array:
     return np.concatenate([x.ravel() for x in tables])
 
 

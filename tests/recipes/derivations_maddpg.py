@@ -92,31 +92,38 @@ def act_each(actor: Array, obs: Array) -> Array:
     return np.stack([np.tanh(obs[:, i] @ actor[i]) for i in AGENTS], 1)
 
 
+def regress(critic: Array, adam: Adam, batch: Any, i: int, following: Array, target: Array, hyper: Any) -> Any:
+    """One step of the critic of an agent, given what all do next: (critic, adam, metrics)."""
+    y = batch.reward[:, i] + batch.discount[:, i] * joint_values(target, batch.next_obs, following)
+    q, features = joint_values(critic, batch.obs, batch.action), joint_powers(batch.action)
+    gradient = np.einsum("n,ns,nk->sk", (q - y) / len(y), batch.obs[:, 0], features)[None]
+    metrics = {"loss": np.mean(0.5 * (q - y) ** 2), "action_value": q.mean(), "grad_norm": np.linalg.norm(gradient)}
+    return *replayed.step(adam, critic, gradient, hyper["critic_learning_rate"]), metrics
+
+
+def of_agent(
+    i: int, actor: Array, critic: Array, memory: Any, batch: Any, following: Array, target: Array, hyper: Any
+) -> Any:
+    """The two steps of an agent, given what all do next: (actor, critic, memory, metrics)."""
+    critic, critic_adam, metrics = regress(critic, memory["critic"], batch, i, following, target, hyper)
+    action = batch.action.copy()
+    action[:, i] = np.tanh(batch.obs[:, i] @ actor)
+    metrics["actor_loss"] = -joint_values(critic, batch.obs, action).mean()
+    chain = own_slope(critic, batch.obs, action, i)[:, None] * (1 - action[:, i] ** 2)
+    gradient = -batch.obs[:, i].T @ chain / len(action)
+    actor, actor_adam = replayed.step(memory["actor"], actor, gradient, hyper["learning_rate"])
+    return actor, critic, {"actor": actor_adam, "critic": critic_adam}, metrics
+
+
 def maddpg(tables: Any, memory: Any, data: Any, hyper: Any, _: float, *, target: Any) -> Any:
     """Algorithm 1 of the paper; a_j of the others as replayed."""
     (actor, critic), rows = tables, []
     for batch in data.batches:
         following = act_each(target[0], batch.next_obs)
-        new_actor, new_critic, new_memory = list(actor), list(critic), list(memory)
-        for i in AGENTS:
-            y = batch.reward[:, i] + batch.discount[:, i] * joint_values(target[1][i], batch.next_obs, following)
-            q, features = joint_values(critic[i], batch.obs, batch.action), joint_powers(batch.action)
-            gradient = np.einsum("n,ns,nk->sk", (q - y) / len(y), batch.obs[:, 0], features)[None]
-            metrics = {"loss": np.mean(0.5 * (q - y) ** 2), "action_value": q.mean()}
-            metrics["grad_norm"] = np.linalg.norm(gradient)
-            new_critic[i], critic_adam = replayed.step(
-                memory[i]["critic"], critic[i], gradient, hyper["critic_learning_rate"]
-            )
-            action = batch.action.copy()
-            action[:, i] = np.tanh(batch.obs[:, i] @ actor[i])
-            metrics["actor_loss"] = -joint_values(new_critic[i], batch.obs, action).mean()
-            chain = own_slope(new_critic[i], batch.obs, action, i)[:, None] * (1 - action[:, i] ** 2)
-            new_actor[i], actor_adam = replayed.step(
-                memory[i]["actor"], actor[i], -batch.obs[:, i].T @ chain / len(y), hyper["learning_rate"]
-            )
-            new_memory[i] = {"actor": actor_adam, "critic": critic_adam}
-            rows.append(metrics)
-        actor, critic, memory = np.stack(new_actor), np.stack(new_critic), new_memory
+        each = [of_agent(i, actor[i], critic[i], memory[i], batch, following, target[1][i], hyper) for i in AGENTS]
+        actor, critic = (np.stack(x) for x in list(zip(*each, strict=True))[:2])
+        memory, more = ([result[n] for result in each] for n in (2, 3))
+        rows += more
         target = replayed.follow(target, (actor, critic), hyper["target_rate"])
     return (actor, critic), memory, replayed.averaged(rows)
 

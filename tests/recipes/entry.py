@@ -81,6 +81,7 @@ class Entry:
     memory: Callable[..., Any] = derivations.adam_of  # memory(tables): what derive remembers, at the start
     given: Callable[..., dict[str, Any]] = lambda entry, keys, state, data: {}  # what else derive is told: draws, ...
     trained: str = "params"  # the field of a state that is trained: with a population, leaves [n, ...]
+    parts: tuple[str, ...] = ("actor", "critic")  # of what is trained: the tables
     state_values: Callable[[Any], np.ndarray] = lambda params: (
         params.critic
     )  # [..., cells], of a critic that is a table
@@ -121,10 +122,10 @@ class Subject:
         i = list(self.lanes).index((name, number))
         return jax.tree.map(lambda x: as_numpy(x[i]), tree)
 
-    def tables(self, state: Any) -> tuple[Any, Any]:
-        """Actor and critic that are trained, of a population [n, ...]."""
+    def tables(self, state: Any) -> tuple[Any, ...]:
+        """Actor and critic that are trained, and what else is; of a population [n, ...]."""
         trained = getattr(state, self.entry.trained)
-        return trained.actor, trained.critic
+        return tuple(getattr(trained, part) for part in self.entry.parts)
 
     @functools.cached_property
     def first(self) -> Any:
