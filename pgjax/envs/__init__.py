@@ -1,6 +1,7 @@
 """The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
 
 from pgjax.envs.description import observation_dtype, single_params
+from pgjax.envs.gymnasium import Gymnasium, HostState, from_gymnasium
 from pgjax.envs.jaxmarl import JaxMARL, from_jaxmarl
 from pgjax.envs.normalization import (
     RewardScale,
@@ -20,6 +21,8 @@ __all__ = [
     "DiscretizedAction",
     "FiveValueAdapter",
     "FlattenObservation",
+    "Gymnasium",
+    "HostState",
     "JaxMARL",
     "OneHotObservation",
     "PooledReset",
@@ -27,6 +30,7 @@ __all__ = [
     "RunningStatistics",
     "TimeLimit",
     "Wrapper",
+    "from_gymnasium",
     "from_jaxmarl",
     "init_reward_scale",
     "init_statistics",
