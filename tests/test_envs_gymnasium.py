@@ -1,7 +1,7 @@
 """Environments on the host through the adapter, against Gymnasium's own loop; what cannot hold is refused."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,10 @@ import pytest
 import pgjax as pg
 from pgjax.envs import Choices, HostState, from_gymnasium
 
-gym = pytest.importorskip("gymnasium")
+pytest.importorskip("gymnasium")
+
+import gymnasium as gym
+
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LIMIT = 14  # of CartPole here: under random actions some episodes end by themselves before, some at it
 OBS_SPACE = gym.spaces.Box(np.array([-9.0, 0.0]), np.array([99.0, np.inf]), (2,), np.float64)
@@ -39,7 +42,7 @@ class Count(gym.Env):
         return self.observed(), reward, self.step_of_episode >= 3, self.step_of_episode >= self.limit, {}
 
     def observed(self) -> Any:
-        return np.zeros(3 if self.wrong_shape else 2) + [self.step_of_episode, *[self.seed % 10] * (1 + self.wrong_shape)]
+        return np.array([self.step_of_episode, *(1 + self.wrong_shape) * [self.seed % 10]], float)
 
 
 def several(form: Any, mode: str = "SameStep") -> Any:
@@ -78,8 +81,8 @@ def own_loop(make: Any, seeds: Any, actions: Any) -> Any:
                 rows[name].append(x)
             obs = env.reset()[0] if terminated or truncated else last
         env.close()
-    return {name: np.stack(x).reshape(len(seeds), len(actions), *x[0].shape if name in ("obs", "next_obs") else ()).swapaxes(0, 1)
-            for name, x in rows.items()}  # fmt: skip
+    by_env = {name: np.stack(x).reshape(len(seeds), len(actions), *np.shape(x[0])) for name, x in rows.items()}
+    return {name: x.swapaxes(0, 1) for name, x in by_env.items()}
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +180,7 @@ def test_no_gradient_passes_and_none_is_asked_for() -> None:
     def earned(scale: Any) -> Any:
         state = pg.init_rollout(jax.random.key(0), env, None, num_envs=1)
         policy = lambda params, obs: pg.Normal(params * obs[..., :1], 1.0)  # noqa: E731
-        _, window = pg.rollout(
-            jax.random.key(1), scale, state, policy=policy, env=env, env_params=None, num_steps=2
-        )
+        _, window = pg.rollout(jax.random.key(1), scale, state, policy=policy, env=env, env_params=None, num_steps=2)
         return window.reward.sum()
 
     value, slope = jax.value_and_grad(earned)(1.0)
@@ -194,7 +195,7 @@ def begun(env: Any, num_envs: int = 2) -> tuple[Any, Any]:
     """(state after a reset, step(state)) outside rollouts."""
     step = jax.vmap(env.step, in_axes=(None, 0, 0))
     action = jnp.zeros((num_envs, *env.action_space().shape), int)
-    obs, state = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), num_envs))
+    _, state = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), num_envs))
     return state, lambda state: step(jax.random.key(0), state, action)[1]
 
 
@@ -326,7 +327,7 @@ class Everything(Count):
 
     observation_space = gym.spaces.Dict(KINDS)
     action_space = gym.spaces.Dict(KINDS)
-    given: Any = []
+    given: ClassVar[list[Any]] = []
 
     def step(self, action: Any) -> Any:
         self.given.append(action)

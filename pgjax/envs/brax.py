@@ -28,8 +28,8 @@ class Brax:
     Shapes: obs as in the environment's state, action [D] with D = env.action_size.
 
     Args:
-        env: an environment with ``reset(rng)`` -> state and ``step(state, action)`` -> state, whose states have ``obs``,
-            ``reward`` and ``done``: see ``brax.envs.get_environment``.
+        env: an environment with ``reset(rng)`` -> state and ``step(state, action)`` -> state, whose states have
+            ``obs``, ``reward`` and ``done``: see ``brax.envs.get_environment``.
 
     Returns:
         The environment with `reset` and `step_env`; `from_brax` makes one of the six-value form of it.
@@ -50,15 +50,16 @@ class Brax:
                 )
         if not isinstance(getattr(self.env, "action_size", None), int):
             raise TypeError(
-                f"env must be an environment of Brax, with a whole number action_size; {type(self.env).__name__} has none. "
-                "Make one with brax.envs.get_environment."
+                f"env must be an environment of Brax, with a whole number action_size; {type(self.env).__name__} has "
+                "none. Make one with brax.envs.get_environment."
             )
         inside = self.env
         while inside is not None:
             if type(inside).__name__ in _RESETTING:
                 raise ValueError(
-                    f"env must not be wrapped in {type(inside).__name__}: it hides how an episode ended, or what was seen "
-                    "last. Make env with brax.envs.get_environment in place of brax.envs.create; from_brax cuts episodes."
+                    f"env must not be wrapped in {type(inside).__name__}: it hides how an episode ended, or what was "
+                    "seen last. Make env with brax.envs.get_environment, not with brax.envs.create: from_brax cuts "
+                    "episodes, and rollouts step many environments."
                 )
             inside = vars(inside).get("env") if hasattr(inside, "__dict__") else None
 
@@ -92,9 +93,9 @@ class Brax:
 def from_brax(env: Any, *, episode_length: int = 1000) -> TimeLimit:
     """Adapt an environment of Brax: an end of its own is a termination, the limit of time a truncation.
 
-    Brax leaves both to wrappers, which say of an episode only that it is done, and reset to the one state that they
-    began from. Here the environment itself is stepped, the last observation is the true one, and each episode begins from a
-    new state. That costs a reset a step: ``PooledReset(from_brax(env), size)`` draws start states ahead.
+    Brax leaves both to wrappers, which reset to the one state that they began from and keep no last observation. Here
+    the environment itself is stepped, the last observation is the true one, and each episode begins from a new state.
+    That costs a reset a step: ``PooledReset(from_brax(env), size)`` draws start states ahead.
 
     Shapes: obs [F], or as the environment's states have it; action [D] in [-1, 1].
 
@@ -104,14 +105,15 @@ def from_brax(env: Any, *, episode_length: int = 1000) -> TimeLimit:
         episode_length: the limit, environment steps, at least 1. Brax trains with 1000.
 
     Returns:
-        An environment of the six-value form. Metrics and whatever else Brax tells are in its state, under ``env_state``.
+        An environment of the six-value form. Metrics and whatever else Brax tells are in its state.
 
     Raises:
         TypeError: if env is of another form.
         ValueError: if episode_length < 1, or if env is wrapped already.
 
     References:
-        Freeman, Frey, Raichuk et al. (2021), Brax: a differentiable physics engine for large scale rigid body simulation.
+        Freeman, Frey, Raichuk et al. (2021), Brax: a differentiable physics engine for large scale rigid body
+        simulation.
     """
     return TimeLimit(Brax(env), _checks.as_positive_int("episode_length", episode_length))
 
@@ -119,7 +121,7 @@ def from_brax(env: Any, *, episode_length: int = 1000) -> TimeLimit:
 def _boxes(obs: Any) -> Any:
     """The space of an observation: a box of each array, by name where there are several."""
     if isinstance(obs, dict) or hasattr(obs, "keys"):
-        return spaces.Dict({key: _boxes(obs[key]) for key in obs.keys()})
+        return spaces.Dict({key: _boxes(obs[key]) for key in obs})
     if isinstance(obs, tuple | list):
         return spaces.Tuple([_boxes(x) for x in obs])
     return spaces.Box(-jnp.inf, jnp.inf, obs.shape, obs.dtype)
