@@ -27,8 +27,15 @@ from pgjax.recipes import Recipe
 from pgjax.recipes import train as drive
 
 FOLDER = Path(__file__).parent / "learn"
-ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0")
-THRESHOLDS = dict(zip(ENVIRONMENTS, (475.0, -100.0, -120.0, -200.0, 90.0), strict=True))
+THRESHOLDS = {
+    "CartPole-v1": 475.0,
+    "Acrobot-v1": -100.0,
+    "MountainCar-v0": -120.0,
+    "Pendulum-v1": -200.0,
+    "MountainCarContinuous-v0": 90.0,
+    "Reacher-misc": 50.0,
+}
+ENVIRONMENTS = tuple(THRESHOLDS)
 CURVE, NUM_EPISODES = 100, 64
 WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_discrete", "td3")
 

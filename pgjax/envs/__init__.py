@@ -1,6 +1,8 @@
-"""The boundary: gymnax environments as they are, others through a small adapter, and running normalisation."""
+"""The boundary: gymnax environments as they are, others through adapters, and running normalisation."""
 
+from pgjax.envs.brax import Brax, from_brax
 from pgjax.envs.description import observation_dtype, single_params
+from pgjax.envs.gymnasium import Gymnasium, HostState, from_gymnasium
 from pgjax.envs.jaxmarl import JaxMARL, from_jaxmarl
 from pgjax.envs.normalization import (
     RewardScale,
@@ -16,10 +18,13 @@ from pgjax.envs.resets import FiveValueAdapter, PooledReset, TimeLimit
 from pgjax.envs.wrappers import Choices, DiscretizedAction, FlattenObservation, OneHotObservation, Wrapper
 
 __all__ = [
+    "Brax",
     "Choices",
     "DiscretizedAction",
     "FiveValueAdapter",
     "FlattenObservation",
+    "Gymnasium",
+    "HostState",
     "JaxMARL",
     "OneHotObservation",
     "PooledReset",
@@ -27,6 +32,8 @@ __all__ = [
     "RunningStatistics",
     "TimeLimit",
     "Wrapper",
+    "from_brax",
+    "from_gymnasium",
     "from_jaxmarl",
     "init_reward_scale",
     "init_statistics",
