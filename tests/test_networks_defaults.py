@@ -199,7 +199,7 @@ def test_a_head_that_does_not_fit_is_refused_by_name_and_a_module_is_taken_as_it
     with pytest.raises(ValueError, match=r"head must be one of 'categorical' for the action space .*got 'beta'"):
         default_actor_critic(*gymnax.make("CartPole-v1"), head="beta")
     with pytest.raises(
-        ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta', 'deterministic' .* got 'gauss'"
+        ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta', 'deterministic', 'state.* got 'gauss'"
     ):
         default_recurrent_actor_critic(*gymnax.make("Pendulum-v1"), head="gauss")
     for shape in ((), (2, 3)):

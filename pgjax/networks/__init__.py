@@ -25,6 +25,7 @@ from pgjax.networks.heads import (
     DeterministicPolicy,
     DiscretePolicy,
     GaussianPolicy,
+    StateDependentPolicy,
     TanhGaussianPolicy,
 )
 from pgjax.networks.layers import MLP, Convolutions
@@ -47,6 +48,7 @@ __all__ = [
     "GaussianPolicy",
     "QNetwork",
     "RecurrentActorCritic",
+    "StateDependentPolicy",
     "TanhGaussianPolicy",
     "ValueNetwork",
     "action_box",
