@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from pgjax import _checks
 from pgjax._pytree import static, validated_pytree
 from pgjax.distributions import Normal, TanhNormal
-from pgjax.distributions._base import Base
+from pgjax.distributions._base import Base, companion
 
 Array = jax.Array
 
@@ -216,8 +216,7 @@ class StateDependentTanhNormal(StateDependentNormal):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        bounds = TanhNormal(self.loc, 1.0, self.low, self.high)
-        self._set(low=bounds.low, high=bounds.high)
+        self._set(**{name: companion(name, getattr(self, name), self.loc, of="loc") for name in ("low", "high")})
 
     @property
     def marginal(self) -> TanhNormal:

@@ -76,8 +76,9 @@ def _box_heads(size: int, bounds: Callable[[], Bounds]) -> Heads:
 
     def state_dependent() -> nn.Module:
         low, high = bounds()
-        box = {"low": tuple(low.tolist()), "high": tuple(high.tolist())} if _finite(low, high) else {}
-        return StateDependentPolicy(size, **box)
+        if not _finite(low, high):
+            return StateDependentPolicy(size)
+        return StateDependentPolicy(size, low=tuple(low.tolist()), high=tuple(high.tolist()))
 
     def within(name: str, policy: Callable[..., nn.Module]) -> nn.Module:
         low, high = bounds()
