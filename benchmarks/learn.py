@@ -68,6 +68,9 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
         values_actions = "critic" in inspect.signature(make_train).parameters
         network = pg.networks.default_actor_with_critics if values_actions else pg.networks.default_actor_critic
+        if isinstance(options.get("head"), dict):  # a head by its name, and what of it is to be otherwise
+            fields = dict(options["head"])
+            options["head"] = network(env, env_params, head=fields.pop("name")).head.clone(**fields)
         make["model"] = network(env, env_params, **options)
     return make_train(env, env_params, **make)
 

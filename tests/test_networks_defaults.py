@@ -20,6 +20,7 @@ from pgjax.networks import (
     Features,
     GaussianPolicy,
     RecurrentActorCritic,
+    StateDependentPolicy,
     TanhGaussianPolicy,
     default_actor_critic,
     default_recurrent_actor_critic,
@@ -163,6 +164,7 @@ def test_bounds_of_each_component_reach_the_head() -> None:
 def test_a_gaussian_needs_no_bounds_and_others_ask_for_them() -> None:
     for low, high in ((-np.inf, 1.0), (np.array([-1.0, 0.0]), np.array([1.0, np.inf])), (1.0, 1.0)):
         assert default_actor_critic(box(low, high), None).head == GaussianPolicy(2)
+        assert default_actor_critic(box(low, high), None, head="state_dependent").head == StateDependentPolicy(2)
         for head in ("tanh_normal", "beta"):
             with pytest.raises(ValueError, match=f"head='{head}' needs finite bounds, low below high, got .*normal"):
                 default_actor_critic(box(low, high), None, head=head)
@@ -199,7 +201,7 @@ def test_a_head_that_does_not_fit_is_refused_by_name_and_a_module_is_taken_as_it
     with pytest.raises(ValueError, match=r"head must be one of 'categorical' for the action space .*got 'beta'"):
         default_actor_critic(*gymnax.make("CartPole-v1"), head="beta")
     with pytest.raises(
-        ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta', 'deterministic' .* got 'gauss'"
+        ValueError, match=r"head must be one of 'normal', 'tanh_normal', 'beta', 'deterministic', 'state.* got 'gauss'"
     ):
         default_recurrent_actor_critic(*gymnax.make("Pendulum-v1"), head="gauss")
     for shape in ((), (2, 3)):

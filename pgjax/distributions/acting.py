@@ -109,6 +109,8 @@ def draw_noise(distribution: Any, key: Array, *, num_draws: int) -> Any:
 
         action_from_noise(d, draw_noise(d, key, num_draws=N)[i]) is one draw from d
 
+    A distribution with an attribute ``hold`` shares its noise between that many draws in a row.
+
     Shapes: result [N, ...] with N = num_draws.
 
     Args:
@@ -121,6 +123,15 @@ def draw_noise(distribution: Any, key: Array, *, num_draws: int) -> Any:
     """
     if not getattr(distribution, "has_noise", False):
         return None
+    hold: int = getattr(distribution, "hold", 1)
+    if hold > 1:
+        noise = _draw_all(distribution, key, -(-num_draws // hold))
+        return jax.tree.map(lambda x: jnp.repeat(x, hold, axis=0)[:num_draws], noise)
+    return _draw_all(distribution, key, num_draws)
+
+
+def _draw_all(distribution: Any, key: Array, num_draws: int) -> Any:
+    """The noise of that many independent draws."""
     lead = distribution.shape[: len(distribution.shape) - distribution.event_ndim][:1]
     if not lead:
         return jax.vmap(distribution.base_noise)(jax.random.split(key, num_draws))

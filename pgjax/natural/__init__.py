@@ -8,7 +8,8 @@ from pgjax.natural.compatible import (
     fit_compatible_critic,
 )
 from pgjax.natural.fisher import fisher_matrix, fisher_vector_product, score_vector_product
-from pgjax.natural.kfac import KroneckerFactors, kronecker_factors, scale_by_kfac
+from pgjax.natural.kfac import KroneckerFactors, kronecker_factors
+from pgjax.natural.kfac_step import scale_by_kfac
 from pgjax.natural.transforms import (
     BacktrackState,
     backtrack,

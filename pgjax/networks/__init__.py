@@ -26,6 +26,7 @@ from pgjax.networks.heads import (
     DeterministicPolicy,
     DiscretePolicy,
     GaussianPolicy,
+    StateDependentPolicy,
     TanhGaussianPolicy,
 )
 from pgjax.networks.layers import MLP, Convolutions
@@ -49,6 +50,7 @@ __all__ = [
     "GaussianPolicy",
     "QNetwork",
     "RecurrentActorCritic",
+    "StateDependentPolicy",
     "TanhGaussianPolicy",
     "ValueNetwork",
     "action_box",

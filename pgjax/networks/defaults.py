@@ -41,8 +41,9 @@ def default_actor_critic(
         env: the environment.
         env_params: its parameters, concrete numbers, shared or with one row for each environment: a box then
             reaches from the least lower to the greatest upper bound.
-        head: "normal", "tanh_normal", "beta" or "deterministic" for a box, "categorical" or "bernoulli" for discrete
-            spaces; None takes the first that fits. Or your own Flax module from features [..., F] to a distribution.
+        head: "normal", "tanh_normal", "beta", "deterministic" or "state_dependent" for a box, "categorical" or
+            "bernoulli" for discrete spaces; None takes the first that fits. Or your own Flax module from features
+            [..., F] to a distribution.
         features: widths of the hidden layers; None takes (64, 64) for vectors and (128,) after convolutions.
         activation: what follows each of them; None takes tanh for vectors and relu for planes.
         dtype: what the hidden layers compute in.

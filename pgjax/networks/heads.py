@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal
-from pgjax.exploration import Deterministic
+from pgjax.exploration import Deterministic, StateDependentNormal, StateDependentTanhNormal
 from pgjax.networks.layers import Head
 
 Array = jax.Array
@@ -124,6 +124,54 @@ class TanhGaussianPolicy(nn.Module):
         start = math.log((self.init_log_std - self.min_log_std) / (self.max_log_std - self.init_log_std))
         log_std = self.min_log_std + (self.max_log_std - self.min_log_std) * jax.nn.sigmoid(free + start)
         return TanhNormal(loc, jnp.exp(log_std), low=_bound(self.low), high=_bound(self.high))
+
+
+class StateDependentPolicy(nn.Module):
+    """A head of generalised state-dependent exploration: its noise is a function of the features for several steps.
+
+        a = centre + half · (f(x) + Eᵀ φ),   E_ij ~ N(0, exp(log_std_ij)²),   φ = (x, 1),   of the box from low to high
+
+    The matrix E is held for several steps of a rollout, see `StateDependentNormal`. The 1 among the features keeps some
+    noise where all others are 0. As for `GaussianPolicy` the box sets the units alone, unless the actions are squashed.
+
+    Shapes: [..., F] -> StateDependentNormal [..., action_dim], or StateDependentTanhNormal where squash.
+
+    Args:
+        action_dim: number of components of the action.
+        hold: steps of a rollout that share a matrix.
+        init_log_std: the logarithm of the deviation of each weight at the start, in units of half the width of the box.
+        learn_features: whether the gradient of the scale reaches what is before the head.
+        squash: whether tanh keeps the actions in the box; then mean and deviations are those before squashing.
+        scale: gain of the initialisation of the mean.
+        low: lower bounds of the box, one number or one for each component.
+        high: upper bounds.
+    """
+
+    action_dim: int
+    hold: int = 8
+    init_log_std: float = -2.0
+    learn_features: bool = False
+    squash: bool = False
+    scale: float = 0.01
+    low: Bound = -1.0
+    high: Bound = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array) -> StateDependentNormal:
+        """Return the distribution for features x, [..., F]."""
+        x = x.astype(jnp.float32)
+        loc = Head(self.action_dim, self.scale)(x)
+        features = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+        features = features if self.learn_features else jax.lax.stop_gradient(features)
+        shape = (features.shape[-1], self.action_dim)
+        deviation = jnp.exp(self.param("log_std", nn.initializers.constant(self.init_log_std), shape))
+        low, high = _bound(self.low), _bound(self.high)
+        if self.squash:
+            return StateDependentTanhNormal(loc, features, deviation, self.hold, low, high)
+        centre, half = 0.5 * (low + high), 0.5 * (high - low)
+        deviation = jnp.broadcast_to(half, shape) * deviation
+        centre, half = (jnp.broadcast_to(x, loc.shape) for x in (centre, half))
+        return StateDependentNormal(centre + half * loc, features, deviation, self.hold)
 
 
 class DeterministicPolicy(nn.Module):

@@ -16,6 +16,7 @@ from pgjax.networks.heads import (
     DeterministicPolicy,
     DiscretePolicy,
     GaussianPolicy,
+    StateDependentPolicy,
     TanhGaussianPolicy,
 )
 
@@ -73,6 +74,12 @@ def _box_heads(size: int, bounds: Callable[[], Bounds]) -> Heads:
             return GaussianPolicy(size)
         return GaussianPolicy(size, -math.log(2.0), low=tuple(low.tolist()), high=tuple(high.tolist()))
 
+    def state_dependent() -> nn.Module:
+        low, high = bounds()
+        if not _finite(low, high):
+            return StateDependentPolicy(size)
+        return StateDependentPolicy(size, low=tuple(low.tolist()), high=tuple(high.tolist()))
+
     def within(name: str, policy: Callable[..., nn.Module]) -> nn.Module:
         low, high = bounds()
         if not _finite(low, high):
@@ -87,6 +94,7 @@ def _box_heads(size: int, bounds: Callable[[], Bounds]) -> Heads:
         "tanh_normal": lambda: within("tanh_normal", TanhGaussianPolicy),
         "beta": lambda: within("beta", BetaPolicy),
         "deterministic": lambda: within("deterministic", DeterministicPolicy),
+        "state_dependent": state_dependent,
     }
 
 

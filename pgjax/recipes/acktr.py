@@ -59,16 +59,15 @@ def make_train(
 ) -> Recipe:
     """Make an ACKTR run: for each rollout a step along the gradient of A2C through the inverse of Kronecker factors.
 
-        θ <- θ - min(η, √(2 δ / xᵀ F x)) x,   x = F̂⁻¹ ∇L,   F̂_l = (A_l + ..) ⊗ (G_l + ..) for each dense layer
+        θ <- θ - min(η, √(2 δ / xᵀ F x)) x,   x = F̂⁻¹ ∇L,   F̂_l = (A_l + ..) ⊗ (G_l + ..) for each layer l
 
     F is the Fisher matrix of the policy and of a critic that says N(V, 1), both as one joint distribution, so that they
     may share layers. The critic's part is Gauss and Newton's matrix.
 
     Args:
-        As `a2c.make_train`, but for feed-forward policies of Flax's dense layers, and rewards are normalised unless
-        normalize_rewards=False. Functions in place of a model must call Flax modules as well: see
-        `natural.kronecker_factors`. Parameters outside dense layers, such as those of convolutions, get no factors.
-        And:
+        As `a2c.make_train`, but for feed-forward policies of Flax's dense layers and convolutions, and rewards are
+        normalised unless normalize_rewards=False. Functions in place of a model must call Flax modules as well: see
+        `natural.kronecker_factors`. Parameters outside these layers get no factors. And:
         exact_factors: whether the factors are expectations over actions and returns, rather than of one draw of either
             in each step, as in the paper.
 
@@ -85,8 +84,10 @@ def make_train(
     policy, value, init_params, _ = normalized(functions) if normalize_observations else functions
 
     def joint(params: Any, obs: Any) -> dict[str, Any]:
-        values = value(params, obs)[..., None]
-        return {"policy": policy(params, obs), "value": pg.Normal(values, jnp.ones_like(values))}
+        if normalize_observations:  # once, so that a trunk that both share is called on one array
+            params, obs = params.network, pg.envs.normalize(params.statistics, obs)
+        values = functions.value(params, obs)[..., None]  # type: ignore[misc]
+        return {"policy": functions.policy(params, obs), "value": pg.Normal(values, jnp.ones_like(values))}
 
     def mean_of(hyper: Hyper) -> optax.GradientTransformation:
         return optax.ema(hyper.decay, debias=True)

@@ -214,7 +214,7 @@ def test_factors_are_averaged_by_optax_and_vmapped() -> None:
 
 def test_what_cannot_be_factorised_is_named() -> None:
     params, _ = network()
-    with pytest.raises(ValueError, match=r"policy calls no flax.linen.Dense"):
+    with pytest.raises(ValueError, match=r"policy calls no flax.linen.Dense or Conv"):
         natural.kronecker_factors(None, jnp.zeros((3, 2)), OBS, policy=lambda p, obs: pg.Categorical(obs @ p))
 
     class Twice(nn.Module):
@@ -224,7 +224,7 @@ def test_what_cannot_be_factorised_is_named() -> None:
             return layer(layer(x))
 
     twice = Twice().init(jax.random.key(0), OBS)
-    with pytest.raises(ValueError, match="the dense layer Dense_0 is called twice"):
+    with pytest.raises(ValueError, match="the layer Dense_0 is called twice on different arrays"):
         natural.kronecker_factors(None, twice, OBS, policy=lambda p, obs: pg.Categorical(Twice().apply(p, obs)))
     shared = lambda p, obs: pg.Categorical(Layers().apply(p, jnp.stack([obs, obs], 1)).sum(1))  # noqa: E731
     with pytest.raises(ValueError, match=r"Dense_0 sees rows \[6, 2\], the distribution has \[6\]"):
