@@ -66,8 +66,11 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
     if settings["model"]:
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
-        values_actions = "critic" in inspect.signature(make_train).parameters
-        network = pg.networks.default_actor_with_critics if values_actions else pg.networks.default_actor_critic
+        judges = {"value", "critic"} & inspect.signature(make_train).parameters.keys()
+        network: Any = pg.networks.default_actor_critic
+        if "critic" in judges:
+            duelling = "value" in judges  # action values made of a value and advantages
+            network = pg.networks.default_duelling_actor_critic if duelling else pg.networks.default_actor_with_critics
         if isinstance(options.get("head"), dict):  # a head by its name, and what of it is to be otherwise
             fields = dict(options["head"])
             options["head"] = network(env, env_params, head=fields.pop("name")).head.clone(**fields)
