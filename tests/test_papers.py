@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import reproduce  # noqa: E402
-from papers import kool_2020, mohamed_2020, suh_2022, tucker_2017  # noqa: E402
+from papers import kool_2020, mohamed_2020, silver_2014, suh_2022, tucker_2017  # noqa: E402
 from papers._form import FOUND, NOT_FOUND, Finding, number, verdicts  # noqa: E402
 
 from pgjax.distributions import Bernoulli  # noqa: E402
@@ -101,6 +101,12 @@ def kool() -> Figures:
     }
 
 
+def silver() -> Figures:
+    sigma = [0.01 * 2.0**k for k in range(7)]
+    distance = [0.5 * x**2 for x in sigma]
+    return {"sigma": sigma, "distance": distance, "variance": [70.0 / x**2 for x in sigma], "error": 1e-12}
+
+
 def planted(*path: Any, value: Any) -> Callable[[Figures], None]:
     """Put something else where a path of keys leads."""
 
@@ -143,6 +149,15 @@ DOCTORED: dict[str, tuple[Any, Callable[[], Figures], list[tuple[int, Callable[[
             (4, planted("stiffness", "variance", "pathwise", value=[0.2, 0.2, 0.2, 0.0])),
             (5, planted("stiffness", "ratio", "score function", value=[1.0, 1.0, 1.0, 0.5])),
             (5, planted("stiffness", "ratio", "pathwise", value=[1.0, 1.0, 1.0, 1.0])),
+        ],
+    ),
+    "silver_2014": (
+        silver_2014,
+        silver,
+        [
+            (0, planted("distance", value=[0.1] * 7)),
+            (0, planted("distance", 0, value=0.02)),
+            (1, planted("variance", value=[70.0] * 7)),
         ],
     ),
     "tucker_2017": (
