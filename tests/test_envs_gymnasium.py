@@ -37,7 +37,6 @@ class Count(gym.Env):
         self.step_of_episode += 1
         if self.step_of_episode == self.fails_at:
             raise OSError("the robot fell over")
-        self.got = action
         reward = float(action) if np.ndim(action) == 0 and not isinstance(action, dict | tuple) else 0.0
         return self.observed(), reward, self.step_of_episode >= 3, self.step_of_episode >= self.limit, {}
 
@@ -50,7 +49,7 @@ def several(form: Any, mode: str = "SameStep") -> Any:
 
 
 def rolled(key: Any, env: Any, actions: Any, num_envs: int | None = None) -> Any:
-    """The window of given actions, its observations at the start and the state after it."""
+    """(state, window) after given actions from the start."""
     state = pg.init_rollout(key, env, None, num_envs=num_envs or actions.shape[1])
     return pg.rollout(
         key, None, state, policy=blind(env), env=env, env_params=None, num_steps=len(actions), actions=actions
@@ -372,9 +371,6 @@ def test_every_kind_of_space_goes_both_ways() -> None:
 def test_other_spaces_and_other_shapes_are_refused() -> None:
     class Talks(Count):
         observation_space = gym.spaces.Text(5)
-
-    class Lies(Count):
-        wrong_shape = True
 
     with pytest.raises(TypeError, match="the observation space must be Box, Discrete"):
         from_gymnasium(several(Talks))
