@@ -4,7 +4,6 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +13,16 @@ from flax import struct
 
 from pgjax import _checks
 from pgjax.envs._spaces import checked_action, described, from_host, installed, packed, specified, to_host
+from pgjax.envs._vector import (
+    Batch,
+    close_vector,
+    is_closed,
+    is_gymnasiums_own,
+    is_vector_env,
+    made,
+    require_open,
+    resets_in_the_same_step,
+)
 
 Array = jax.Array
 
@@ -61,15 +70,15 @@ class Gymnasium:
     def __init__(self, make: Any, *, max_batches: int = 4):
         self._most = _checks.as_positive_int("max_batches", max_batches)
         self._lock = threading.RLock()
-        self._batches: list[_Batch] = []
+        self._batches: list[Batch] = []
         self._clock, self._closed = 0, False
         self._make: Callable[[int], Any] | None = None
-        if _is_vector_env(make):
+        if is_vector_env(make):
             first = make
-            self._batches.append(_Batch(make))
+            self._batches.append(Batch(make))
         elif callable(make):
             self._make = make
-            first = _made(make, 1)
+            first = made(make, 1)
         else:
             raise TypeError(
                 f"make must be a function of num_envs that gives a gymnasium.vector.VectorEnv, or one, got "
@@ -114,7 +123,7 @@ class Gymnasium:
         with self._lock:
             self._closed = True
             for batch in self._batches:
-                _close(batch.vector)
+                close_vector(batch.vector)
             self._batches.clear()
 
     def _host_reset(self, seeds: np.ndarray) -> tuple[Any, HostState]:
@@ -122,7 +131,7 @@ class Gymnasium:
         with self._lock:
             batch, given = self._taken(len(seeds)), seeds.tolist()
             with self._lost_by_an_error(batch):
-                obs, _ = batch.vector.reset(seed=given if _is_gymnasiums_own(batch.vector) else given[0])
+                obs, _ = batch.vector.reset(seed=given if is_gymnasiums_own(batch.vector) else given[0])
                 obs = from_host("reset", self._seen, obs, len(given))
             batch.name, batch.time = secrets.randbits(31), 0
             return obs, self._states(batch)
@@ -140,19 +149,19 @@ class Gymnasium:
             reward = np.where(current, reward, np.float32(np.nan))
             return *answer, reward, terminated, truncated, self._states(batch, np.where(current, batch.time, time))
 
-    def _states(self, batch: "_Batch", time: Any = 0) -> HostState:
+    def _states(self, batch: "Batch", time: Any = 0) -> HostState:
         self._clock += 1
         batch.used = self._clock
         number = batch.vector.num_envs
         rows: Any = np.full(number, batch.name), np.arange(number), np.broadcast_to(time, number)
         return HostState(*(x.astype(np.int32) for x in rows))
 
-    def _taken(self, num_envs: int) -> "_Batch":
+    def _taken(self, num_envs: int) -> "Batch":
         """A batch for new episodes: one more while there may be, else the one that was used longest ago."""
         self._require_open()
         if self._make is None:
             batch = self._batches[0]
-            _require_open(batch.vector)
+            require_open(batch.vector)
             if batch.vector.num_envs != num_envs:
                 raise ValueError(
                     f"num_envs must be {batch.vector.num_envs}, what the given VectorEnv holds, got {num_envs}. "
@@ -161,15 +170,15 @@ class Gymnasium:
             return batch
         if len(self._batches) >= self._most:
             oldest = min(self._batches, key=lambda batch: batch.used)
-            if oldest.vector.num_envs == num_envs and not _is_closed(oldest.vector):
+            if oldest.vector.num_envs == num_envs and not is_closed(oldest.vector):
                 return oldest
             self._batches.remove(oldest)
-            _close(oldest.vector)
-        batch = _Batch(_made(self._make, num_envs))
+            close_vector(oldest.vector)
+        batch = Batch(made(self._make, num_envs))
         self._batches.append(batch)
         return batch
 
-    def _found(self, name: np.ndarray, index: np.ndarray, time: np.ndarray) -> "_Batch":
+    def _found(self, name: np.ndarray, index: np.ndarray, time: np.ndarray) -> "Batch":
         """The batch whose handles these are, all of them and at least one of its latest step."""
         self._require_open()
         named = [batch for batch in self._batches if np.all(name == batch.name)]
@@ -180,7 +189,7 @@ class Gymnasium:
                 "from from_gymnasium, or raise max_batches. What is on the host cannot be resumed from a saved state."
             )
         batch = named[0]
-        _require_open(batch.vector)
+        require_open(batch.vector)
         if not np.array_equal(index, np.arange(batch.vector.num_envs)):
             raise ValueError(
                 f"env_state must hold all {batch.vector.num_envs} environments of its batch, in their order, got the "
@@ -198,7 +207,7 @@ class Gymnasium:
             raise RuntimeError("the environments are closed. Make them anew with from_gymnasium.")
 
     @contextlib.contextmanager
-    def _lost_by_an_error(self, batch: "_Batch") -> Iterator[None]:
+    def _lost_by_an_error(self, batch: "Batch") -> Iterator[None]:
         """After an error nobody knows how far each environment has come: no state belongs to the batch any more."""
         try:
             yield
@@ -206,33 +215,8 @@ class Gymnasium:
             batch.name = -1
             if self._make is not None:
                 self._batches.remove(batch)
-                _close(batch.vector)
+                close_vector(batch.vector)
             raise
-
-
-@dataclass(eq=False)
-class _Batch:
-    """A VectorEnv and how far it has come."""
-
-    vector: Any
-    name: int = -1  # -1: no state belongs to it
-    time: int = 0
-    used: int = 0
-
-    def step(self, action: Any, space: Any) -> tuple[Any, ...]:
-        """Step all: obs after and before the reset, reward, terminated, truncated."""
-        number = self.vector.num_envs
-        obs, reward, terminated, truncated, info = self.vector.step(action)
-        terminated, truncated = (np.array(x, bool).reshape(number) for x in (terminated, truncated))
-        done = terminated | truncated
-        obs = last = from_host("step", space, obs, number)
-        if done.any():
-            if resets_in_the_same_step(self.vector):
-                last = _with_final(space, obs, info, done)
-            else:
-                obs, _ = self.vector.reset(options={"reset_mask": done})
-                obs = from_host("reset", space, obs, number)
-        return obs, last, np.array(reward, np.float32).reshape(number), terminated, truncated
 
 
 def from_gymnasium(make: Any, *, max_batches: int = 4, **options: Any) -> Gymnasium:
@@ -296,31 +280,6 @@ def from_gymnasium(make: Any, *, max_batches: int = 4, **options: Any) -> Gymnas
     return Gymnasium(make, max_batches=max_batches)
 
 
-def resets_in_the_same_step(vector: Any) -> bool:
-    """Tell how a VectorEnv begins the episode after one that ended.
-
-    Args:
-        vector: the VectorEnv.
-
-    Returns:
-        True where it does so in the step that ends an episode and tells the last observation beside, False where its
-        environments are to be reset one by one before their next step.
-
-    Raises:
-        ValueError: if it does so in the next step, and cannot be told to before.
-    """
-    # The metadata belong to the class of the environment: the vector that was made last overwrites them.
-    mode = getattr(_unwrapped(vector), "autoreset_mode", None) or vector.metadata.get("autoreset_mode")
-    mode = getattr(mode, "value", mode)
-    if mode != "SameStep" and not _is_gymnasiums_own(vector):
-        raise ValueError(
-            f"make must give a VectorEnv with autoreset_mode SAME_STEP, got {mode} of "
-            f"{type(_unwrapped(vector)).__name__}: one that resets in the next step ignores an action and hides what "
-            "was seen first. Use gymnasium.vector.SyncVectorEnv(..., autoreset_mode='SameStep')."
-        )
-    return bool(mode == "SameStep")
-
-
 def _ask(host: Callable[[np.ndarray], Any], like: Any, sent: Array) -> Any:
     """Call a function of rows [B, ...] on the host, once for all the axes that vmap has added.
 
@@ -339,62 +298,3 @@ def _ask(host: Callable[[np.ndarray], Any], like: Any, sent: Array) -> Any:
 
 def _handle_like() -> Any:
     return HostState(*3 * (jax.ShapeDtypeStruct((), jnp.int32),))  # type: ignore[arg-type]
-
-
-def _made(make: Callable[[int], Any], num_envs: int) -> Any:
-    vector = make(num_envs)
-    if not _is_vector_env(vector):
-        raise TypeError(
-            f"make must give a gymnasium.vector.VectorEnv, got {type(vector).__name__}. Give "
-            "gymnasium.vector.SyncVectorEnv(num_envs * [function], autoreset_mode='SameStep')."
-        )
-    if vector.num_envs != num_envs:
-        raise ValueError(
-            f"make must give as many environments as it is asked for, got {vector.num_envs} for make({num_envs}). "
-            "Pass num_envs on to the VectorEnv."
-        )
-    return vector
-
-
-def _is_vector_env(x: Any) -> bool:
-    needed = ("num_envs", "single_observation_space", "single_action_space", "reset", "step")
-    return not isinstance(x, type) and all(hasattr(x, name) for name in needed)
-
-
-def _unwrapped(vector: Any) -> Any:
-    return getattr(vector, "unwrapped", vector)
-
-
-def _is_gymnasiums_own(vector: Any) -> bool:
-    """Whether it is one that takes a seed for each environment, and resets some of them."""
-    own = installed().vector
-    return isinstance(_unwrapped(vector), own.SyncVectorEnv | own.AsyncVectorEnv)
-
-
-def _is_closed(vector: Any) -> bool:
-    return bool(getattr(_unwrapped(vector), "closed", False))
-
-
-def _require_open(vector: Any) -> None:
-    if _is_closed(vector):
-        raise RuntimeError("the VectorEnv is closed. Make the environments anew with from_gymnasium.")
-
-
-def _close(vector: Any) -> None:
-    if not _is_closed(vector):
-        vector.close()
-
-
-def _with_final(space: Any, obs: Any, info: dict[str, Any], done: np.ndarray) -> Any:
-    """Observations before the reset: those in info where an episode ended, the others as they are."""
-    final = info.get("final_obs")
-    if final is None:
-        raise ValueError(
-            'a VectorEnv with autoreset_mode SAME_STEP must give the last observation as info["final_obs"], got '
-            f"{sorted(info)}. Without it the value of a truncated episode is lost."
-        )
-    last = jax.tree.map(np.copy, obs)
-    for i in np.flatnonzero(done):
-        row = final[i] if isinstance(final, np.ndarray | list) else jax.tree.map(lambda x, i=i: x[i], final)
-        jax.tree.map(lambda to, x, i=i: to.__setitem__(i, x), last, from_host("final_obs", space, row))
-    return last
