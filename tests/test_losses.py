@@ -132,7 +132,9 @@ def test_policy_inference_loss_is_likelihood_with_a_bonus() -> None:
     constant = 0.5 * np.log(2 * np.pi)
     wanted = np.sum(0.5 * z**2 + log_scale + constant - 0.3 * (log_scale + constant + 0.5), -1)
     close(loss(jnp.asarray(loc), jnp.asarray(log_scale), 0.3), wanted)
-    slopes = jax.grad(lambda *x: loss(*x, 0.3).sum(), argnums=(0, 1))(jnp.asarray(loc), jnp.asarray(log_scale))
+    slopes = jax.grad(lambda loc, log_scale: loss(loc, log_scale, 0.3).sum(), argnums=(0, 1))(
+        jnp.asarray(loc), jnp.asarray(log_scale)
+    )
     close(slopes[0], -z / np.exp(log_scale))
     close(slopes[1], 1 - z**2 - 0.3)
     close(pg.policy_inference_loss(jnp.asarray(z[:, 0]), jnp.asarray(z[:, 1]), coefficient=0.0), -z[:, 0])
