@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ against each seed of the latter.
 
 def environment(name: str) -> Any:
     """Make an environment of JaxMARL with continuous actions."""
-    import jaxmarl
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        import jaxmarl
 
     return pg.envs.from_jaxmarl(jaxmarl.make(name, action_type="Continuous"))
 

@@ -220,7 +220,7 @@ def make_train(
                     fresh = acts(actor_i, jax.tree.map(lambda x: x[:, i], batch.obs), which_i)
                     q = judge(critic_i, batch.obs, batch.action.at[:, i].set(fresh), i)
                     means = [pg.masked_mean(q, mine) for mine in rows_of(which_i)]
-                    return -sum(means) / num_policies
+                    return -functools.reduce(jnp.add, means) / num_policies
 
                 objective, slope = jax.value_and_grad(actor_loss)(actor_i)
                 updates, actor_opt = jax.vmap(actor_optimizer.update)(slope, actor_opt, actor_i)

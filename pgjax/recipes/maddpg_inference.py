@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
@@ -117,7 +116,7 @@ def make_train(
     num_agents, num_obs_axes = axes_of(env, env_params)
     if num_agents < 2:
         raise ValueError("env.agents is (1,): there is nobody to infer. Take maddpg, or ddpg for one agent.")
-    others = np.array([[j for j in range(num_agents) if j != i] for i in range(num_agents)])
+    others = jnp.array([[j for j in range(num_agents) if j != i] for i in range(num_agents)])
     low, high = action_box(env, env_params)
     given = {"policy": policy, "critic": critic, "guess": guess, "init_params": init_params}
     if all(x is None for x in given.values()):

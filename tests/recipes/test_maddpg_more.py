@@ -55,9 +55,10 @@ def test_with_guesses_that_are_right_it_is_maddpg() -> None:
 
     env, params = world.two_agents()
     still = HYPER | {"learning_rate": 0.0}
-    recipe = maddpg.make_train(env, params, **SIZES, **JOINT, init_params=world.init_joint_quadratics)
+    sizes = SIZES | {"window": 1}  # of two steps all episodes end, and what is done next does not count
+    recipe = maddpg.make_train(env, params, **sizes, **JOINT, init_params=world.init_joint_quadratics)
     wanted, wanted_metrics = recipe(jax.random.key(0), **still)
-    recipe = maddpg_inference.make_train(env, params, **SIZES, **JOINT, guess=likely, init_params=init_params)
+    recipe = maddpg_inference.make_train(env, params, **sizes, **JOINT, guess=likely, init_params=init_params)
     right = recipe.init(jax.random.key(0), **still, guess_learning_rate=0.0)
     own = right.params._replace(guess=right.params.guess[::-1])
     run = jax.jit(lambda state: jax.lax.scan(lambda state, _: recipe.update(state), state, length=5))
@@ -67,7 +68,7 @@ def test_with_guesses_that_are_right_it_is_maddpg() -> None:
         np.testing.assert_allclose(metrics[name], x, rtol=1e-4, atol=1e-6, err_msg=name)
     assert (metrics["guess_error"][1:] < 1e-10).all()
     state, metrics = run(right.replace(params=own, target=own))
-    assert np.abs(state.params.critic - wanted.params.critic).max() > 1e-2
+    assert np.abs(state.params.critic - wanted.params.critic).max() > 1e-3
     assert (metrics["guess_error"][1:] > 1e-3).all()
 
 
