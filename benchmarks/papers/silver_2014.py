@@ -79,7 +79,7 @@ def _at(params: Any, sigma: Any, size: int) -> dict[str, Any]:
     """The gradient of the return at σ, and mean and variance of one trajectory's score-function gradient."""
     x, w = np.polynomial.hermite_e.hermegauss(size)
     noise = sigma * jnp.stack([g.ravel() for g in jnp.meshgrid(x, x)])
-    weights = jnp.outer(w, w).ravel() / np.sum(w) ** 2
+    weights = jnp.asarray(np.outer(w, w).ravel() / np.sum(w) ** 2)
 
     def value(params: Any) -> Any:
         return weights @ (jnp.asarray([1.0, DISCOUNT]) @ _rollouts(params, noise).reward)

@@ -1,5 +1,6 @@
 """Gradients of doubly robust values of an episode, from data of any policy that is known."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -102,10 +103,7 @@ def doubly_robust_gradient(
         discount, next_value, noise = targets
         distribution = action_distribution(params, t, policy=policy, state=state)
 
-        def value_of(action: Any) -> Array:
-            value = critic(t.obs, action)
-            return value if critic_gradient is None else value + gradient_only(critic_gradient(params, t.obs, action))
-
+        value_of = functools.partial(_value_of, critic, critic_gradient, params, t.obs)
         state_return, _ = doubly_robust_returns(
             t.reward,
             value_of(t.action),
@@ -203,10 +201,7 @@ def efficient_off_policy_gradient(
         weight, reward, noise = targets
         distribution = action_distribution(params, t, policy=policy, state=state)
 
-        def value_of(action: Any) -> Array:
-            value = critic(t.obs, action)
-            return value if critic_gradient is None else value + gradient_only(critic_gradient(params, t.obs, action))
-
+        value_of = functools.partial(_value_of, critic, critic_gradient, params, t.obs)
         now = density_ratio(params, t)
         _checks.require_same_shape("trajectory.reward", t.reward.shape, **{"what density_ratio returns": now})
         before = jnp.where(t.step == 0, 1.0, jnp.concatenate([jnp.ones_like(now[:1]), now[:-1]]))
@@ -222,3 +217,9 @@ def _cut(trajectory: Trajectory) -> Array:
     """Where an episode is truncated, or the window ends inside one."""
     last = jnp.arange(len(trajectory.step)) == len(trajectory.step) - 1
     return ~trajectory.terminated & (trajectory.truncated | jnp.expand_dims(last, range(1, trajectory.step.ndim)))
+
+
+def _value_of(critic: Critic, critic_gradient: Any, params: Params, obs: Any, action: Any) -> Array:
+    """The critic's value of an action, with the gradient that was given for it."""
+    value: Array = critic(obs, action)
+    return value if critic_gradient is None else value + gradient_only(critic_gradient(params, obs, action))
