@@ -1,4 +1,4 @@
-"""Every script in benchmarks/ runs, in a form of seconds, so that a wrong keyword in one of them is seen."""
+"""Every script in benchmarks/ runs, in a short form, so that what types do not show in one of them is seen."""
 
 import os
 import pathlib
@@ -10,11 +10,15 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
 SERVANTS = {"peers_rejax.py", "peers_sbx.py"}  # started by another script, in the environment of the peer
+DEAR = {"agents.py", "certificates.py", "peers.py", "peers_off_policy.py", "ppo_failures.py", "reproduce.py"}  # minutes
 NEEDS = {"agents.py": "jaxmarl"}  # an extra
 SHORTER = {"learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"]}  # its fast form takes ten minutes
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in SERVANTS])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(x, marks=pytest.mark.slow if x in DEAR else ()) for x in SCRIPTS if x not in SERVANTS],
+)
 def test_the_fast_form_runs_and_writes_what_it_says(script: str, tmp_path: pathlib.Path) -> None:
     if script in NEEDS:
         pytest.importorskip(NEEDS[script])

@@ -122,7 +122,7 @@ from resumed import make, step_size
 import pgjax as pg
 
 folder = Path(sys.argv[1])
-for name in make:
+for name in sys.argv[3:]:
     recipe = make[name]()
     like = recipe.init(jax.random.key(99), **step_size(name, 0.5))
     for path in sorted(folder.glob(f"{name}-*.saved")):
@@ -132,13 +132,23 @@ for name in make:
 """
 
 
-def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path) -> None:
-    """Every recipe, and PPO with everything it can carry: recurrent, normalised observations and rewards."""
+SEVERAL = ("ppo", "acktr", "impala", "d4pg", "maddpg_ensemble", "svpg", "evolution_strategies")  # states of each kind
+
+
+@pytest.mark.parametrize(
+    "names",
+    [SEVERAL, pytest.param(tuple(sorted(RECIPES.keys() - set(SEVERAL))), marks=pytest.mark.slow)],
+    ids=["several", "all"],
+)
+def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """PPO with everything it can carry: recurrent, normalised observations and rewards."""
     from resumed import make, step_size
 
     ends = {}
-    for name, build in make.items():
-        recipe = build()
+    for name in names:
+        recipe = make[name]()
 
         def save(state: Any, _: Any, name: str = name) -> None:
             path = tmp_path / f"{name}-{int(state.update)}.saved"
@@ -149,7 +159,7 @@ def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(t
         state = pg.recipes.train(recipe, state, every=1, report=save, progress=False)
         ends[name] = flax.serialization.to_bytes(state)
         assert recipe.num_updates == 3
-    arguments = [str(tmp_path), str(Path(__file__).parent)]
+    arguments = [str(tmp_path), str(Path(__file__).parent), *names]
     root = Path(pg.__file__).parents[1]
     subprocess.run([sys.executable, "-c", RESUME, *arguments], check=True, cwd=root, timeout=600)
     for name, end in ends.items():
