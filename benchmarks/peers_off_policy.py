@@ -112,7 +112,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for i, rows in enumerate(np.array(sides[side]["rows"])):
                 panel.plot(rows[:, 1], rows[:, 2], color=colour, alpha=0.7, linewidth=1.2, label=None if i else side)
         panel.axhline(THRESHOLD, color="grey", linewidth=0.8, linestyle=":")
-        panel.set(xscale="log", xlabel="seconds since the process started", title=f"{recipe} on Pendulum-v1")
+        panel.set(xlabel="seconds since the process started", title=f"{recipe} on Pendulum-v1")
+        panel.set_xlim(left=0.0)
     panels[0].set_ylabel(f"return, {NUM_EPISODES} greedy episodes")
     panels[0].legend(frameon=False)
     save(figure, path)
