@@ -12,7 +12,7 @@ from common import COLOURS, axes, bootstrap, interquartile_mean, markdown, save
 PAGE = """# {title}
 
 {intro}, with {seeds} seeds. *This page is written by
-`make {command} DOCS=1`; do not edit it.* One cell alone: `make learn ONLY={first_recipe} ENV={first_env}`.
+`make {command} DOCS=1`; do not edit it.* One cell alone: `make {command} ONLY={first_recipe} ENV={first_env}`.
 
 How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
 episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the

@@ -78,8 +78,8 @@ def acer_continuous(
         The gradient, a pytree like params, summed over time and averaged over the batch; and `GradientInfo`. Its
         targets hold Q* as `action_value_target`, Q° as `opc_target`, Q̃ of the action taken as `action_value`, V* as
         `value_target`, all [T, B], and `direction`, a dict of z [T, B, D] by field of the distribution. Its metrics are
-        the means of `policy_loss`, `action_value_loss`, `value_loss`, `entropy`, and with average_params of `kl` and
-        ``projected_fraction``.
+        the means of ``policy_loss``, ``action_value_loss``, `value_loss`, ``entropy``, and with average_params of
+        ``kl`` and ``projected_fraction``.
 
     Raises:
         TypeError: if a mask is not boolean, an array not floating, or the policy gives none of these distributions.
