@@ -10,7 +10,6 @@ settings, or the number of seeds, have changed: a run can be stopped and taken u
 
 import argparse
 import functools
-import hashlib
 import json
 import time
 import warnings
@@ -21,7 +20,8 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import bootstrap, interquartile_mean, markdown, quick_to_compile, table, write_json
+from common import bootstrap, fingerprint, interquartile_mean, markdown, quick_to_compile, table, write_json
+from learn import uniform_policy
 
 import pgjax as pg
 from pgjax.recipes import Recipe, maddpg
@@ -132,13 +132,14 @@ def measure(name: str, kind: str, make: dict[str, Any], seeds: int, episodes: in
 
 def random_return(env: Any, episodes: int) -> float:
     """Measure what actions drawn uniformly earn, all agents together."""
-    space = env.action_space(None)
-
-    def uniform(params: Any, obs: jax.Array) -> Any:
-        low, high = (jnp.broadcast_to(x, (*obs.shape[:-1], *space.shape)) for x in (space.low, space.high))
-        return pg.exploration.WarmUp(True, pg.exploration.Deterministic(low), low, high)
-
-    played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=None, num_episodes=episodes)
+    played = pg.evaluate(
+        jax.random.key(2),
+        (),
+        policy=uniform_policy(env.action_space(None)),
+        env=env,
+        env_params=None,
+        num_episodes=episodes,
+    )
     return float(played.episode_return.sum(-1).mean())
 
 
@@ -174,11 +175,6 @@ def with_interval(x: Any) -> str:
     """Write an interquartile mean with its interval."""
     low, high = bootstrap(x)
     return f"{interquartile_mean(x):.2f} [{low:.2f}, {high:.2f}]"
-
-
-def fingerprint(*content: Any) -> str:
-    """Tell apart what would come out differently by its settings."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cell(

@@ -1,6 +1,7 @@
 """What the scripts here share: where a figure was measured, how it is drawn, how a mean gets its interval."""
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -87,6 +88,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write figures with the setting they were measured in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"setting": setting(), **content}, indent=1, default=float) + "\n")
+
+
+def fingerprint(*content: Any) -> str:
+    """Tell apart what would come out differently by its settings."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def axes(columns: int = 1, width: float = 5.2, height: float = 3.6) -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ ran beside other work holds what it learned, but no seconds; --seconds runs such
 """
 
 import argparse
-import hashlib
 import importlib
 import inspect
 import json
@@ -19,7 +18,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Beside, bootstrap, interquartile_mean, quick_to_compile, table, write_json
+from common import Beside, bootstrap, fingerprint, interquartile_mean, quick_to_compile, table, write_json
 from learn_page import OFF_POLICY, ON_POLICY, alone, write_page
 
 import pgjax as pg
@@ -154,10 +153,8 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
     }
 
 
-def random_return(env_name: str) -> float:
-    """Measure what actions drawn uniformly earn, the mean over 256 episodes."""
-    env, env_params = gymnax.make(env_name)
-    space = env.action_space(env_params)
+def uniform_policy(space: Any) -> Any:
+    """Make a policy that draws actions uniformly, for observations that are vectors."""
 
     def uniform(params: Any, obs: jax.Array) -> Any:
         if hasattr(space, "n"):
@@ -165,13 +162,15 @@ def random_return(env_name: str) -> float:
         ones = jnp.ones((*obs.shape[:-1], *space.shape))
         return pg.Beta(ones, ones, space.low, space.high)
 
+    return uniform
+
+
+def random_return(env_name: str) -> float:
+    """Measure what actions drawn uniformly earn, the mean over 256 episodes."""
+    env, env_params = gymnax.make(env_name)
+    uniform = uniform_policy(env.action_space(env_params))
     played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=env_params, num_episodes=256)
     return float(played.episode_return.mean())
-
-
-def fingerprint(settings: dict[str, Any], seeds: int, scale: float) -> str:
-    """Tell apart what would come out differently by its settings."""
-    return hashlib.sha256(json.dumps([settings, seeds, scale], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from pgjax.estimators.surrogate import Surrogate, estimator
 from pgjax.estimators.terms import action_distribution, log_prob_taken
 from pgjax.expectation import Rule, gradient_only
 from pgjax.returns import discount_weight, doubly_robust_returns
+from pgjax.returns._window import checked_window
+from pgjax.returns.recurrence import weigh
 
 Array = jax.Array
 
@@ -195,7 +197,8 @@ def efficient_off_policy_gradient(
     if next_value is not None:
         next_value = _checks.as_floating("next_value", next_value)
         _checks.require_same_shape("trajectory.reward", shape, next_value=next_value)
-        reward = reward + discount * jnp.where(_cut(trajectory), next_value, 0.0)
+        _, _, discount, cut = checked_window(reward, next_value, trajectory.terminated, trajectory.truncated, discount)
+        reward = reward + weigh(jnp.where(cut, discount, 0.0), next_value)
 
     def loss(params: Params, t: Trajectory, targets: Any, state: Any) -> Array:
         weight, reward, noise = targets
@@ -211,12 +214,6 @@ def efficient_off_policy_gradient(
         return -jnp.where(began, value, 0.0)
 
     return Surrogate(loss, (weight, reward, by_column(rule, noise or {}, len(shape))), mask, state)
-
-
-def _cut(trajectory: Trajectory) -> Array:
-    """Where an episode is truncated, or the window ends inside one."""
-    last = jnp.arange(len(trajectory.step)) == len(trajectory.step) - 1
-    return ~trajectory.terminated & (trajectory.truncated | jnp.expand_dims(last, range(1, trajectory.step.ndim)))
 
 
 def _value_of(critic: Critic, critic_gradient: Any, params: Params, obs: Any, action: Any) -> Array:

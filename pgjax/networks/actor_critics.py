@@ -201,5 +201,21 @@ class RecurrentActorCritic(nn.Module):
         return jnp.zeros((*batch, self.hidden), jnp.float32)
 
 
+def seen_by_critics(base: Any, obs: Any) -> Array:
+    """Return what a further critic beside an actor-critic takes.
+
+    Shapes: obs as base takes it; result [..., F].
+
+    Args:
+        base: a bound `ActorCritic` or `ConvActorCritic`.
+        obs: the observation.
+
+    Returns:
+        The features of the trunk of convolutions, or obs as the other two encode it.
+    """
+    x: Array = base.trunk(obs) if hasattr(base, "trunk") else _encoded(base.encode, obs)
+    return x
+
+
 def _encoded(encode: Encoder | None, obs: Any) -> Array:
     return obs if encode is None else encode(obs)

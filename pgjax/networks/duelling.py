@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.losses.duelling import stochastic_duelling
+from pgjax.networks.actor_critics import seen_by_critics
 from pgjax.networks.critics import ContinuousQNetwork
 from pgjax.networks.defaults import default_actor_critic
 from pgjax.networks.heads import Bound
@@ -59,9 +60,7 @@ class DuellingActorCritic(nn.Module):
         """Return A of action, [..., D], in obs, as [...]."""
         low, high = (jnp.broadcast_to(jnp.asarray(bound, jnp.float32), action.shape) for bound in (self.low, self.high))
         action = (action - 0.5 * (low + high)) / (0.5 * (high - low))
-        if hasattr(self.base, "trunk"):
-            return self.critic(self.base.trunk(obs), action)
-        return self.critic(obs if self.base.encode is None else self.base.encode(obs), action)
+        return self.critic(seen_by_critics(self.base, obs), action)
 
     def action_value(self, obs: Any, action: Array, draws: Array) -> Array:
         """Return Q̃ of action, [..., D], in obs, given n actions of the policy in it, [n, ..., D], as [...]."""

@@ -12,6 +12,7 @@ from flax import struct
 import pgjax as pg
 from pgjax import _checks
 from pgjax.estimators.replayed import as_categorical, expected_value
+from pgjax.networks.actor_critics import seen_by_critics
 from pgjax.recipes import windows as replay
 from pgjax.recipes.acting import as_functions
 from pgjax.recipes.hyper import Number, traced
@@ -71,9 +72,7 @@ class ActionValues(nn.Module):
 
     def value(self, obs: Any) -> Array:
         """Return the value of every action in obs, [..., K]."""
-        if hasattr(self.base, "trunk"):
-            return self.critic(self.base.trunk(obs))
-        return self.critic(obs if self.base.encode is None else self.base.encode(obs))
+        return self.critic(seen_by_critics(self.base, obs))
 
     def __call__(self, obs: Any) -> tuple[Any, Array]:
         """Return distribution and action values for obs."""

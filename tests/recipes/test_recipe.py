@@ -138,7 +138,7 @@ SEVERAL = ("ppo", "acktr", "impala", "d4pg", "maddpg_ensemble", "svpg", "evoluti
 @pytest.mark.parametrize(
     "names",
     [SEVERAL, pytest.param(tuple(sorted(RECIPES.keys() - set(SEVERAL))), marks=pytest.mark.slow)],
-    ids=["several", "all"],
+    ids=["several", "others"],
 )
 def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(
     names: tuple[str, ...], tmp_path: Path

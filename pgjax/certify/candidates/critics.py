@@ -141,14 +141,19 @@ def _gspo_token(log_ratio: Any, advantage: Any) -> Any:
     return ppo_clip_loss(sequence_log_ratio(log_ratio, per_token=True), advantage)
 
 
+def _of_surrogate(
+    name: str, surrogate: Callable[..., Any], reference: str, claim: str | None, **more: Any
+) -> Candidate:
+    """Make a candidate of a surrogate with advantages of one step."""
+
+    def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        return {"standardized": False, "surrogate": surrogate, "lam": 0.0, **weight(problem, trajectory)}
+
+    return Candidate(name, ppo, arguments, claim=claim, reference=reference, **more)
+
+
 def _surrogates() -> list[Candidate]:
     """Other surrogates on ratios: before the parameters have moved, and on the data of another policy."""
-
-    def entry(name: str, surrogate: Callable[..., Any], reference: str, claim: str | None, **more: Any) -> Candidate:
-        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
-            return {"standardized": False, "surrogate": surrogate, "lam": 0.0, **weight(problem, trajectory)}
-
-        return Candidate(name, ppo, arguments, claim=claim, reference=reference, **more)
 
     own, other = ("own data", "exact value"), ("other data", "exact value")
     first = [
@@ -164,10 +169,10 @@ def _surrogates() -> list[Candidate]:
     # Behind the end of a short episode rows have log-ratios too, and a mean over the sequence would hold them.
     equal = (*own, "equal lengths")
     return [
-        *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=own) for name, f, who in first),
-        *(entry(f"{name}, first step, exact value", f, who, "gradient", needs=equal) for name, f, who in means),
-        entry("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
-        entry("CISPO, other data, exact value", *first[1][1:], None, needs=other),
+        *(_of_surrogate(f"{name}, first step, exact value", f, who, "gradient", needs=own) for name, f, who in first),
+        *(_of_surrogate(f"{name}, first step, exact value", f, who, "gradient", needs=equal) for name, f, who in means),
+        _of_surrogate("importance weighting, other data, exact value", *first[0][1:], "off-policy", needs=other),
+        _of_surrogate("CISPO, other data, exact value", *first[1][1:], None, needs=other),
     ]  # fmt: skip
 
 
@@ -178,10 +183,7 @@ def _weighted_likelihoods() -> list[Candidate]:
         def surrogate(log_ratio: Any, advantage: Any) -> Any:
             return -weight_of(advantage) * log_ratio
 
-        def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
-            return {"standardized": False, "surrogate": surrogate, "lam": 0.0, **weight(problem, trajectory)}
-
-        return Candidate(f"{name}, exact value", ppo, arguments, claim=None, reference=reference, **more)
+        return _of_surrogate(f"{name}, exact value", surrogate, reference, None, **more)
 
     own = ("own data", "exact value")
     # The weights of the batch count the rows behind the end of a short episode too.
