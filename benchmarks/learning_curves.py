@@ -35,17 +35,19 @@ def algorithms(num_envs: int, scale: float) -> dict[str, Algorithm]:
     env, env_params = gymnax.make("CartPole-v1")
 
     def make(module: Any, millions: float, num_steps: int, learning_rate: float, **settings: Any) -> Algorithm:
-        steps = num_envs * num_steps
+        settings = {"num_envs": num_envs, **settings}
+        steps = settings["num_envs"] * num_steps
         total = max(int(scale * millions * 2**20), steps)
-        recipe = module.make_train(
-            env, env_params, num_envs=num_envs, num_steps=num_steps, total_steps=total, **settings
-        )
+        recipe = module.make_train(env, env_params, num_steps=num_steps, total_steps=total, **settings)
         return Algorithm(recipe, {"learning_rate": learning_rate}, steps)
 
+    # Without a critic nothing is known of what comes after a window: it is to hold a whole episode, of 500 steps.
+    episodes = {"num_envs": max(num_envs // 8, 2)}
+
     return {
-        "REINFORCE": make(reinforce, 8, 128, 1e-2, baseline=None),
-        "REINFORCE + leave-one-out": make(reinforce, 8, 128, 1e-2),
-        "A2C": make(a2c, 8, 8, 1e-2),
+        "REINFORCE": make(reinforce, 8, 512, 1e-2, baseline=None, **episodes),
+        "REINFORCE + leave-one-out": make(reinforce, 8, 512, 1e-2, **episodes),
+        "A2C": make(a2c, 8, 8, 5e-3, num_envs=max(num_envs // 2, 2)),
         "PPO": make(ppo, 4, 32, 2.5e-3),
     }
 

@@ -17,7 +17,7 @@ from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 1e-2  # of Adam
+    learning_rate: Number = 3e-3  # of Adam
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.95  # λ of the advantage
     value_coef: Number = 0.5  # weight of the critic's loss
@@ -43,16 +43,16 @@ def make_train(
     env: Any,
     env_params: Any,
     *,
-    num_envs: int = 2048,
+    num_envs: int = 64,
     num_steps: int = 8,
-    total_steps: int = 2**21,
+    total_steps: int = 1_000_000,
     model: Any = None,
     policy: Any = None,
     value: Any = None,
     init_params: Any = None,
     policy_state: Any = None,
     normalize_observations: bool = False,
-    normalize_rewards: bool = False,
+    normalize_rewards: bool = True,
 ) -> Recipe:
     """Make an advantage actor-critic run: one gradient step for each rollout.
 
