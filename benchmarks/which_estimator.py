@@ -7,9 +7,9 @@ from certificates_page import CLAIMS, TRUTHS, Figures, number, table
 
 INTRODUCTION = """# Which estimator?
 
-One row for each estimator, rule and search in the library, from the certificates of the page {{doc}}`certificates`. *This page
-is written by `make certificates DOCS=1`; do not edit it.* Measured on {processor} ({device}), Python {python},
-jax {jax}, pgjax {pgjax}, on {date}.
+One row for each estimator, rule and search in the library, from the certificates of the page {{doc}}`certificates`.
+*This page is written by `make certificates DOCS=1`; do not edit it.* Measured on {processor} ({device}), Python
+{python}, jax {jax}, pgjax {pgjax}, on {date}.
 
 - *Estimates*: the direction that it estimates without bias, if its needs are met: {claims}.
 - *Needs*: what the claim takes for granted. Data come from the policy itself unless the row says "other data".

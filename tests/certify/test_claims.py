@@ -61,7 +61,9 @@ UNCERTIFIED = {
         *("normalize_value", "denormalize_value", "rescale_value_head"),
         *("fit_linear_baseline", "linear_baseline", "fit_optimal_baseline"),
     ),
-    "needs several factors, and an action here has one: tests/estimators/test_controls.py": ("counterfactual_baseline",),
+    "needs several factors, and an action here has one: tests/estimators/test_controls.py": (
+        "counterfactual_baseline",
+    ),
     "changes a gradient that was estimated already": (
         *("project_to_halfspace", "scale_by_storm", "scale_by_svrpg", "hessian_vector_product"),
     ),
@@ -94,7 +96,12 @@ def test_whatever_estimates_or_weighs_has_a_certificate_or_a_reason_to_have_none
 
 
 def test_every_claim_is_tried_on_the_problems_of_the_default_tests():
-    fitting = {c.name for name in (*DEFAULT, *EXPECTATIONS, *SEARCHES[:3]) for c in exact.registry() if c.fits(problem_of(name))}
+    fitting = {
+        c.name
+        for name in (*DEFAULT, *EXPECTATIONS, *SEARCHES[:3])
+        for c in exact.registry()
+        if c.fits(problem_of(name))
+    }
     assert fitting == {candidate.name for candidate in exact.registry()}
 
 

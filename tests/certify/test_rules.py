@@ -155,7 +155,7 @@ def test_rules_and_problems_that_do_not_belong_together_are_refused_by_name():
         exact.certify(ex.score_function, problem_of("one-hot"), method="recursion")
     with pytest.raises(ValueError, match="group_size must be 1 for a rule, got 2"):
         exact.certify(ex.score_function, problem_of("one-hot"), group_size=2)
-    with pytest.raises(ValueError, match="direction must be one of .'expectation', 'exponentiated'"):
+    with pytest.raises(ValueError, match=r"direction must be one of .'expectation', 'exponentiated'"):
         problem_of("one-hot").direction("discounted")
     with pytest.raises(ValueError, match="the result of f for one action must have shape"):
         exact.expectation_problem("x", pg.Bernoulli, lambda p, x: x, params=[0.3])

@@ -71,7 +71,9 @@ def test_what_is_right_is_told_apart_from_what_claims_nothing():
     assert {c.found[0] for c in found.values() if c.claim} == {"smoothed"}
     assert found["evolution strategy"].relative_bias > 0.1
     assert "the claim holds, but it is not the gradient of f" in str(found["evolution strategy"])
-    assert "The expected estimate is the gradient of f smoothed by the perturbations" in str(found["evolution strategy"])
+    assert "The expected estimate is the gradient of f smoothed by the perturbations" in str(
+        found["evolution strategy"]
+    )
     assert "the gradient is right" in str(quadratic["SPSA, quadratic f"])
     assert "over all 4 values of the noise" in str(quadratic["SPSA, quadratic f"])
     assert quadratic["regressed differences, quadratic f"].method == "sampling"
@@ -165,5 +167,5 @@ def test_search_problems_that_make_no_sense_are_refused_by_name():
         exact.search_problem("x", 3.0, params=np.ones(2), scale=0.1)
     with pytest.raises(ValueError, match="the result of f must have shape"):
         exact.search_problem("x", lambda x: x, params=np.ones(2), scale=0.1)
-    with pytest.raises(ValueError, match="direction must be one of .'plain', 'smoothed'. on a search problem"):
+    with pytest.raises(ValueError, match=r"direction must be one of .'plain', 'smoothed'. on a search problem"):
         exact.certify(ex.score_function, problem_of("search"))

@@ -1,4 +1,4 @@
-"""Rules against the Monte Carlo expectations of TensorFlow Probability, which come with distrax: another hand wrote them.
+"""Rules against the Monte Carlo expectations of TensorFlow Probability, which another hand wrote.
 
 Its `expectation` has the score function and the path, and each is compared with the rule of that name.
 """
@@ -123,6 +123,8 @@ def test_every_rule_for_a_normal_has_the_mean_of_their_reparametrised_samples() 
     found = np.asarray(rows(NORMAL))
     error = found.std(0, ddof=1) / np.sqrt(len(found))
     problem = pg.exact.expectation_problem("x", bell, smooth, params=NORMAL, num_nodes=20)
-    for certificate in pg.exact.certify_all([ex.score_function, ex.pathwise, ex.quadrature, ex.measure_valued], problem):
+    for certificate in pg.exact.certify_all(
+        [ex.score_function, ex.pathwise, ex.quadrature, ex.measure_valued], problem
+    ):
         assert (np.abs(certificate.mean - found.mean(0)) < 5 * error).all(), certificate.estimator
     assert (error < 0.02).all()

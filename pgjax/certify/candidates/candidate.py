@@ -84,7 +84,8 @@ class Candidate:
         if not isinstance(self.estimator, (Estimator, Rule)):
             raise TypeError(
                 f"estimator must be made with pgjax.estimator, or be a rule, got {type(self.estimator).__name__}. "
-                "Decorate the function that returns what is minimised with @pgjax.estimator()."
+                "Decorate the function that returns what is minimised with @pgjax.estimator(); searches of "
+                "pgjax.expectation stand among the candidates of registry()."
             )
         if self.claim == "gradient":
             object.__setattr__(self, "claim", "expectation" if self.is_rule else "discounted")

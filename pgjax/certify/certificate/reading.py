@@ -120,7 +120,9 @@ def _advice(c: Any) -> str:
     name, factor = c.found
     if factor < 0.0:
         if of_noise(c.known):
-            what = "A rule gives the gradient of E f" if "expectation" in c.known else "A search gives the gradient of f"
+            what = (
+                "A rule gives the gradient of E f" if "expectation" in c.known else "A search gives the gradient of f"
+            )
             return f"{what} itself, which is minimised."
         return "An estimator gives the gradient of minus the objective, which is minimised."
     return PHRASES[name][1]
