@@ -81,7 +81,7 @@ def test_finding_3_cells_stand_below_the_headers_that_name_them():
         else:
             assert figure(cells["time"]) == pytest.approx(1e6 * c["cost"]["run_seconds"] / 8, rel=0.06)
         require_equal(cells, c)
-    (header, biases), (_, of_rules), _ = found["Bias"]
+    (header, biases), (_, of_rules) = found["Bias"]
     assert header == ["Estimator", "claims", "softmax_bandit"]
     assert biases[1:] == [
         ["REINFORCE", "discounted", "**0**"],
