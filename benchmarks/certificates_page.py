@@ -11,8 +11,8 @@ Figures = dict[str, Any]  # of one certificate, as `Certificate.as_dict` gives t
 
 INTRODUCTION = """# Certificates
 
-What each estimator and each rule of the library was found to do, against the exact gradient. *This page is written by
-`make certificates DOCS=1`; do not edit it.*
+What each estimator, each rule and each search of the library was found to do, against the exact gradient. *This page
+is written by `make certificates DOCS=1`; do not edit it.*
 
 Measured on {processor} ({device}), Python {python}, jax {jax}, pgjax {pgjax}, on {date}.
 
@@ -20,7 +20,8 @@ Each problem is so small that every trajectory can be listed. The estimator itse
 loop calls, is run on all of them, in float64; the probability-weighted mean of what it gives is its exact
 expectation, and the weighted covariance its exact covariance. Estimators that look at a group of trajectories are
 run on all groups of two. A rule, which estimates the gradient of an expectation E f(x), is run on every node of its
-noise. What cannot be listed is sampled, and then the bias comes with a test.
+noise, and so is a search, which estimates that of f(θ) from values of f around θ. What cannot be listed is sampled, and
+then the bias comes with a test.
 
 Certify an estimator of your own with {{py:func}}`pgjax.exact.certify`; what `group_size`, `claim` and `needs` mean is
 said at {{py:class}}`pgjax.exact.Candidate`. A printed certificate is an answer to the question whether a gradient is
@@ -52,8 +53,14 @@ CLAIMS = {
     "dropped discount": "the direction without γ^t, no gradient of anything",
     "off-policy": "the gradient with the states of the other policy",
     "expectation": "the gradient of E f(x)",
+    "exponentiated": "the gradient of log E exp f(x)",
+    "plain": "the gradient of f(θ)",
+    "smoothed": "the gradient of E f(θ + σε)",
     None: "no direction: the bias is shown",
 }
+
+# What certificates are held against: processes, expectations, functions of parameters. Each kind has a table.
+TRUTHS = (("discounted",), ("expectation",), ("plain", "smoothed"))
 
 READING = """
 ## Bias and variance by problem
@@ -80,8 +87,7 @@ def page(certificates: Sequence[Figures], setting: dict[str, str], *, references
     Returns:
         Markdown.
     """
-    kinds = (lambda c: c["truth"] != "expectation", lambda c: c["truth"] == "expectation")
-    tables = [_biases([c for c in certificates if kind(c)], list(references)) for kind in kinds]
+    tables = [_biases([c for c in certificates if c["truth"] in truths], list(references)) for truths in TRUTHS]
     meaning = "\n".join(f"- **{claim or 'nothing'}**: {text}" for claim, text in CLAIMS.items())
     introduction = INTRODUCTION.format(**setting, example=_example(certificates))
     parts = [introduction + "\n\n".join(t for t in tables if t), f"\nWhat is claimed:\n\n{meaning}\n", READING]
@@ -112,9 +118,14 @@ def _biases(certificates: Sequence[Figures], order: Sequence[str]) -> str:
 
 def _section(problem: str, certificates: Sequence[Figures]) -> str:
     first = certificates[0]
-    rule = first["truth"] == "expectation"
+    head_of = {"expectation": "E f", "plain": "f(θ)", "smoothed": "E f(θ + σε)"}
+    rule = first["truth"] in head_of
     counted = {"enumeration": f"{first['num_trajectories']} trajectories, all listed", "recursion": "no end"}
-    head = f"E f = {first['objective']:.4g}." if rule else f"J = {first['objective']:.4g}; {counted[first['method']]}."
+    head = (
+        f"{head_of[first['truth']]} = {first['objective']:.4g}."
+        if rule
+        else f"J = {first['objective']:.4g}; {counted[first['method']]}."
+    )
     columns = RULE_COLUMNS if rule else COLUMNS
     return f"\n### {problem}\n\n{head}\n\n{table(columns, certificates)}"
 

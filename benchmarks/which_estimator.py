@@ -3,28 +3,33 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from certificates_page import CLAIMS, Figures, number, table
+from certificates_page import CLAIMS, TRUTHS, Figures, number, table
 
 INTRODUCTION = """# Which estimator?
 
-One row for each estimator and rule in the library, from the certificates of the page {{doc}}`certificates`. *This page
-is written by `make certificates DOCS=1`; do not edit it.* Measured on {processor} ({device}), Python {python},
-jax {jax}, pgjax {pgjax}, on {date}.
+One row for each estimator, rule and search in the library, from the certificates of the page {{doc}}`certificates`.
+*This page is written by `make certificates DOCS=1`; do not edit it.* Measured on {processor} ({device}), Python
+{python}, jax {jax}, pgjax {pgjax}, on {date}.
 
 - *Estimates*: the direction that it estimates without bias, if its needs are met: {claims}.
 - *Needs*: what the claim takes for granted. Data come from the policy itself unless the row says "other data".
 - *Bias*: the largest found on the problems of the suite, relative to the length of the gradient. **0** means below
   1e-10 on all of them, exactly computed; **0?** that a sample shows none. What estimates another direction than that
   gradient shows how far apart the two are.
-- *Variance*: that of one trajectory (of a rule: one sample), relative to plain {{py:obj}}`pgjax.reinforce` (of a rule:
-  {{py:obj}}`pgjax.expectation.score_function`) on the same problem: the median over the problems that both take, and
-  the range. With the exact value of the policy at hand it is what a perfect critic would leave.
+- *Variance*: that of one trajectory (of a rule or a search: one sample), relative to plain
+  {{py:obj}}`pgjax.reinforce` (of a rule: {{py:obj}}`pgjax.expectation.score_function`; of a search: one pair of
+  {{py:obj}}`pgjax.expectation.evolution_strategy`) on the same problem: the median over the problems that both take,
+  and the range. With the exact value of the policy at hand it is what a perfect critic would leave.
 - *Time*: relative to the same, without the rollout. On problems so small it scatters by a factor of two.
 
 Begin with the row that has bias 0, needs nothing that you lack, and the least variance times time. A biased row may
 still be the best for a small batch: the squared error of a mean over n trajectories is bias² + variance / n.
 
 """
+
+# The title of each table, what the rows are relative to, and the truths that tell its certificates.
+PLAIN = (("Trajectories", "REINFORCE"), ("E f(x)", "score function"), ("f(θ)", "evolution strategy"))
+SECTIONS = tuple((*names, truths) for names, truths in zip(PLAIN, TRUTHS, strict=True))
 
 NEEDS = {
     "own data": "",
@@ -38,6 +43,9 @@ NEEDS = {
     "relaxed samples": "a discrete distribution with relaxed samples",
     "soft samples": "f differentiable between the actions",
     "yes-or-no actions": "a Bernoulli",
+    "search of the mean": "",
+    "search of mean and scale": "",
+    "quadratic f": "f quadratic around θ",
 }
 
 
@@ -61,8 +69,8 @@ def page(
     """
     claims = "; ".join(f"*{claim or 'nothing'}*, {text}" for claim, text in CLAIMS.items())
     parts = [INTRODUCTION.format(**setting, claims=claims)]
-    for title, plain, rule in (("Trajectories", "REINFORCE", False), ("E f(x)", "score function", True)):
-        mine = [c for c in certificates if (c["truth"] == "expectation") == rule]
+    for title, plain, truths in SECTIONS:
+        mine, rule = [c for c in certificates if c["truth"] in truths], title != "Trajectories"
         named = [name for name in needs if any(c["estimator"] == name for c in mine)]
         rows = [_row(name, plain, mine, needs[name], references[name]) for name in named]
         headers = ["Estimator", "estimates", "needs", "paper", "bias", "variance", "range", *([] if rule else ["time"])]

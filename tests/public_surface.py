@@ -99,10 +99,10 @@ def tests_of(room: str) -> list[pathlib.Path]:
 
 def used_in_the_tests_of(room: str) -> set[int]:
     """Ids of the objects of pgjax that the tests of a room name outside their imports."""
-    return set().union(*map(_used_in, tests_of(room)))
+    return set().union(*map(objects_used_in, tests_of(room)))
 
 
-def _used_in(path: pathlib.Path) -> set[int]:
+def objects_used_in(path: pathlib.Path) -> set[int]:
     """Ids of what a file names, found by following its imports: `pg.gae`, `exact.value`, or `gae` itself."""
     tree = ast.parse(path.read_text())
     known: dict[str, Any] = {}

@@ -198,6 +198,23 @@ def test_identity_03_vtrace_without_clips_and_values_is_per_decision_importance_
 
 @law
 @given(data=data_of_a_window)
+def test_identity_05_retrace_whose_traces_are_the_ratios_is_importance_sampling(data: dict[str, Any]) -> None:
+    """Where no ratio is above 1 none is cut; without values the target is then the reward and what is weighed after."""
+    zero, gamma = np.zeros((T, B)), data["discount"] * (1 - data["terminated"])
+    data = {**data, "log_ratio": -np.abs(data["log_ratio"]), "value": zero, "next_value": zero, "lam": 1.0}
+    done, expected = data["terminated"] | data["truncated"], np.zeros((T, B))
+    for b, t in itertools.product(range(B), range(T)):
+        weight = 1.0
+        for k in range(t, T):
+            expected[t, b] += weight * data["reward"][k, b]
+            if done[k, b] or k == T - 1:
+                break
+            weight *= gamma[k, b] * np.exp(data["log_ratio"][k + 1, b])
+    check(run("retrace", data), expected, **SAME)
+
+
+@law
+@given(data=data_of_a_window)
 def test_identity_05_retrace_without_traces_is_expected_sarsa(data: dict[str, Any]) -> None:
     gamma = data["discount"] * (1 - data["terminated"])
     check(run("retrace", {**data, "lam": 0.0}), data["reward"] + gamma * data["next_value"], **SAME)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 from pgjax.distributions.bernoulli import Bernoulli
 from pgjax.distributions.beta import Beta
@@ -36,7 +37,10 @@ def tempered(distribution: Any, temperature: Array | float) -> Any:
 
     Raises:
         TypeError: for a distribution of another package.
+        ValueError: if temperature is a Python number that is not positive.
     """
+    if isinstance(temperature, (int, float, np.number)) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}. For the likeliest action take mode().")
     if isinstance(distribution, Normal | TanhNormal):
         return dataclasses.replace(distribution, scale=distribution.scale * temperature**0.5)
     if isinstance(distribution, Beta):

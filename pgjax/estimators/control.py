@@ -220,6 +220,7 @@ def _variate(
     _checks.require_same_shape("trajectory.reward", trajectory.reward.shape, advantage=advantage)
     coefficient = _checks.as_scalar_or_shape("coefficient", coefficient, advantage.shape)
     coefficient = jnp.broadcast_to(coefficient, advantage.shape).astype(advantage.dtype)
+    _require_own_column(critic, trajectory)
     if share is not None:
         share = _checks.as_scalar_or_shape("share", share, advantage.shape)
         share = jnp.broadcast_to(share, advantage.shape).astype(advantage.dtype)
@@ -239,3 +240,21 @@ def _variate(
     weight = weighted(jnp.ones_like(advantage), step_weight)
     noise = by_column(rule, noise or {}, advantage.ndim)
     return Surrogate(loss, (weight, advantage, coefficient, share, noise), mask, state)
+
+
+def _require_own_column(critic: Critic, trajectory: Trajectory) -> None:
+    """Refuse a critic that reads an array of the whole window, which shows in what it gives for one column of it."""
+    if trajectory.reward.ndim < 2 or trajectory.reward.shape[1] < 2:
+        return
+    obs, action = jax.tree.map(lambda x: jnp.asarray(x)[:, :1], (trajectory.obs, trajectory.action))
+    try:
+        found = jax.eval_shape(lambda obs, action: critic(obs, action), obs, action)
+    except Exception:  # the call on the whole window says what is wrong
+        return
+    wanted = (trajectory.reward.shape[0], 1, *trajectory.reward.shape[2:])
+    if getattr(found, "shape", wanted) == trajectory.reward.shape:
+        raise ValueError(
+            f"critic must look at the observation and the action alone: for one column of the window, {list(wanted)}, "
+            f"it gives all of it, {list(found.shape)}. What it reads there, such as what was earned after the action, "
+            "would bias the estimate. Put what it needs into the observation, or subtract it as a baseline."
+        )

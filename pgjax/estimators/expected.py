@@ -150,6 +150,12 @@ def sampled_gradient(
     """
     earned = _checks.as_floating("earned", earned)
     _checks.require_same_shape("trajectory.reward", trajectory.reward.shape, earned=earned)
+    _require_rule(rule)
+    if "x" not in rule.laws:
+        raise TypeError(
+            f"rule must take an action as its noise x, such as score_function or relax, got {rule.name}: what was "
+            "earned is known for the action taken alone. Use expected_gradient with a critic."
+        )
     rest = {name: leaf for name, leaf in (noise or {}).items() if name != "x"}
 
     def loss(params: Params, t: Trajectory, targets: Any, state: Any) -> Array:
@@ -173,7 +179,11 @@ def by_column(rule: Rule, noise: Noise, ndim: int) -> Noise:
 
     Returns:
         The noise, those leaves [T, B, N, ...].
+
+    Raises:
+        TypeError: if rule is no rule.
     """
+    _require_rule(rule)
     return _moved(rule, noise, lambda x: jnp.moveaxis(x, 0, ndim))
 
 
@@ -194,3 +204,11 @@ def as_drawn(rule: Rule, noise: Noise, ndim: int) -> Noise:
 def _moved(rule: Rule, noise: Noise, move: Callable[[Array], Array]) -> Noise:
     many = {name for name, law in rule.laws.items() if law.repeated}
     return {name: jax.tree.map(move, x) if name in many else x for name, x in noise.items()}
+
+
+def _require_rule(rule: Any) -> None:
+    if not isinstance(rule, Rule):
+        raise TypeError(
+            f"rule must be a rule of pgjax.expectation, such as enumerated or score_function, got "
+            f"{getattr(rule, '__name__', type(rule).__name__)}. A search is no rule: it takes parameters, not actions."
+        )

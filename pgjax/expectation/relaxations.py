@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax import _checks
 from pgjax.expectation import laws
@@ -13,6 +14,9 @@ from pgjax.expectation.sampling import evaluate, map_parts, require_methods, row
 from pgjax.expectation.terms import gradient_only, weighted
 
 Array = jax.Array
+
+LEAST_TEMPERATURE = 1e-8
+"""Traced temperatures count as at least this: below it a quotient by them overflows."""
 
 
 @rule(x="own", u=laws.uniform, v=laws.uniform)
@@ -90,7 +94,7 @@ def rebar(
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
         f: of an action [..., *event] in floats, gives [...]; differentiable, also between the actions.
-        temperature: scalar float, positive, which is not checked; as it falls the control variate comes nearer to f and
+        temperature: scalar float, positive: see `gumbel_softmax`; as it falls the control variate comes nearer to f and
             its gradient grows.
         scale: scalar or [...] float, how much of the control variate is used.
 
@@ -102,7 +106,8 @@ def rebar(
         ValueError: if f does not give one number for each row.
 
     Properties:
-        Unbiased for any temperature and scale; both can be trained by `control_gradient`. Three evaluations of f, two
+        Unbiased for any temperature and scale, with a variance that goes to infinity as the temperature falls to 0: at
+        1e-8 nearly every sample gives 0. Both can be trained by `control_gradient`. Three evaluations of f, two
         of its derivative. What f depends on gets its gradient at x and, with mean zero, that at z less that at z̃.
 
     Example:
@@ -140,7 +145,8 @@ def gumbel_softmax(distribution: Any, f: Callable[[Any], Array], *, u: Any, temp
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
         f: of a point [..., K] of the simplex or [..., D] of the cube, gives [...]; differentiable.
-        temperature: scalar float, positive, which is not checked.
+        temperature: scalar float, positive, which is checked for Python numbers; a traced one below 1e-8 counts as
+            1e-8, where softened samples are actions, and have no gradient.
 
     Returns:
         [...] float: f at the softened sample, not at an action; its gradient is the estimate.
@@ -183,7 +189,7 @@ def straight_through(distribution: Any, f: Callable[[Any], Array], *, x: Any, u:
         key: a JAX random key; it is consumed.
         distribution: Bernoulli or OneHotCategorical, or a tree of such.
         f: of an action [..., *event] in floats, gives [...]; differentiable.
-        temperature: scalar float, positive, which is not checked.
+        temperature: scalar float, positive: see `gumbel_softmax`.
 
     Returns:
         [...] float: f(x); its gradient is the estimate.
@@ -259,8 +265,7 @@ def reinmax(distribution: Any, f: Callable[[Any], Array], *, x: Any, temperature
         Liu, Dong, Liu, Yu and Gao (2023), Bridging discrete and backpropagation: straight-through and beyond.
     """
     require_methods("reinmax", distribution, "soften", remedy=_NO_SOFT_ACTION)
-    if isinstance(temperature, (int, float)) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}. The plain form of reinmax has 1.")
+    _require_positive(temperature, "The plain form of reinmax has 1.")
     action, _ = sampled("reinmax", distribution, x)
     hard = _floating(distribution, action)
     carried = map_parts("reinmax", lambda d, a: a + _corrected(d, a, temperature), distribution, hard)
@@ -303,7 +308,16 @@ def _consistent(distribution: Any, action: Any, noise: Any) -> Any:
 
 
 def _soft(distribution: Any, z: Any, temperature: Any) -> Any:
-    return map_parts("soften", lambda d, z: d.soften(z, temperature), distribution, z)
+    _require_positive(
+        temperature, "Near 0 softened samples are actions: to have these use score_function or enumerated."
+    )
+    least = jnp.maximum(temperature, LEAST_TEMPERATURE)
+    return map_parts("soften", lambda d, z: d.soften(z, least), distribution, z)
+
+
+def _require_positive(temperature: Any, remedy: str) -> None:
+    if isinstance(temperature, (int, float, np.number)) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}. {remedy}")
 
 
 def _floating(distribution: Any, action: Any) -> Any:

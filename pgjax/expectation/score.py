@@ -96,7 +96,12 @@ def score_leave_one_out(distribution: Any, f: Callable[[Any], Array], *, x: Any,
     References:
         Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free.
     """
-    number = _checks.as_positive_int("num_samples", num_samples, at_least=2)
+    number = _checks.as_positive_int("num_samples", num_samples)
+    if number < 2:
+        raise ValueError(
+            f"num_samples must be at least 2, got {number}: the baseline of each sample is made of the others. "
+            "With one sample use score_function."
+        )
     rows = rows_of("score_leave_one_out", distribution)
     came = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(x)}
     if came != {number}:

@@ -14,7 +14,8 @@ PROBLEMS = list(exact.certificate_problems())
 DEFAULT = ("two_state", "two_state, other data", "scalar_lqr")
 """Three processes on which every estimator is certified by default; the others are slow."""
 EXPECTATIONS = ("normal", "one-hot", "Bernoulli")
-LISTED = [name for name in PROBLEMS if "endless" not in name and name not in EXPECTATIONS]
+SEARCHES = tuple(name for name in PROBLEMS if name.startswith("search"))
+LISTED = [name for name in PROBLEMS if "endless" not in name and name not in (*EXPECTATIONS, *SEARCHES)]
 LIMIT = 500_000
 
 

@@ -111,7 +111,7 @@ def test_the_page_of_the_documentation_is_whole_and_true():
         require_equal(row_of(found, "two_state", c.estimator), c.as_dict())
     for c in exact.certify_all(chosen("score function", "REBAR"), problem_of("Bernoulli")):
         require_equal(row_of(found, "Bernoulli", c.estimator), c.as_dict())
-    ((header, biases), _) = found["Bias"]
+    header, biases = found["Bias"][0]
     for row in biases[1:]:
         for problem, cell in zip(header[2:], row[2:], strict=True):
             assert not (row[1] == "discounted" and cell not in ("–", "**0**", "**0?**")), (row[0], problem)

@@ -32,7 +32,10 @@ def test_the_expectations_of_the_suite_in_closed_form():
     close(bernoulli.direction(), [p * (1 - p) * (0.55**2 - 0.45**2)], atol=1e-15)
     for problem in (normal, one_hot, bernoulli):
         assert problem.takes_rules
-        assert problem.directions == ("expectation",)
+        listed = ("exponentiated",) if problem is not normal else ()
+        assert problem.directions == ("expectation", *listed)
+    weighted = probs * np.exp(f) / (probs @ np.exp(f))  # what MPO imitates at temperature 1
+    close(one_hot.direction("exponentiated"), weighted - probs, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_rules_and_problems_that_do_not_belong_together_are_refused_by_name():
         exact.certify(ex.score_function, problem_of("one-hot"), method="recursion")
     with pytest.raises(ValueError, match="group_size must be 1 for a rule, got 2"):
         exact.certify(ex.score_function, problem_of("one-hot"), group_size=2)
-    with pytest.raises(ValueError, match="direction must be 'expectation'"):
+    with pytest.raises(ValueError, match=r"direction must be one of .'expectation', 'exponentiated'"):
         problem_of("one-hot").direction("discounted")
     with pytest.raises(ValueError, match="the result of f for one action must have shape"):
         exact.expectation_problem("x", pg.Bernoulli, lambda p, x: x, params=[0.3])

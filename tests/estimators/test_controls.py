@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tabular
-from tabular import every_trajectory, mean, miss, policy
+from tabular import every_trajectory, mean, miss, policy, random_window
 
 import pgjax as pg
 from pgjax import exact
@@ -398,3 +398,18 @@ def test_the_gradient_of_factors_weighs_each_score_by_what_is_left() -> None:
         pg.factorized_gradient(weights, batch, advantage=advantage, baseline=advantage, **common)
     with pytest.raises(ValueError, match=r"baseline must have shape \[T, B, D\], one entry for each factor"):
         pg.factorized_gradient(weights, batch, advantage=advantage, baseline=baseline[..., :2], **common)
+
+
+def test_a_control_variate_that_sees_the_future_is_refused() -> None:
+    """What came after the action, times the action or alone; what a critic may see goes through."""
+    batch = random_window(0, 4)
+    later = jnp.cumsum(batch.reward[::-1], axis=0)[::-1]
+    call = lambda critic, estimator=pg.control_variate, **more: estimator(  # noqa: E731
+        jnp.zeros((3, 2)), batch, policy=policy, advantage=batch.reward, critic=critic, rule=ex.enumerated, **more
+    )
+    for critic in (lambda obs, action: later, lambda obs, action: later * action):
+        with pytest.raises(ValueError, match=r"critic must look at the observation and the action alone.*baseline"):
+            call(critic)
+        with pytest.raises(ValueError, match="such as what was earned after the action"):
+            call(critic, pg.interpolated_gradient, share=0.5)
+    assert np.isfinite(call(lambda obs, action: 2.0 * action + obs[..., 0])[0]).all()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tabular
-from tabular import every_trajectory, mean, miss, policy, trace_of_covariance
+from tabular import every_trajectory, mean, miss, policy, random_window, trace_of_covariance
 
 import pgjax as pg
 from pgjax import exact
@@ -269,3 +269,18 @@ def test_a_linear_critic_is_the_tangent_and_carries_the_critics_parameters() -> 
     close(phi(weights), -np.square(at[:, 0] - target) + 0.5 * at[:, 0] + slope * (np.asarray(action)[:, 0] - at[:, 0]))
     by_weights = jax.jacobian(phi)(weights)
     close(by_weights, 2.0 * (np.asarray(action)[:, 0] - target)[:, None] * np.asarray(obs))
+
+
+def test_what_cannot_be_a_rule_here_is_named_with_what_to_use() -> None:
+    batch = random_window(0, 4)
+    logits, critic = jnp.zeros((3, 2)), lambda obs, action: obs[..., 0]
+
+    def score(key: Any, distribution: Any, f: Any) -> Any:
+        return f(distribution.mode())
+
+    with pytest.raises(TypeError, match=r"got evolution_strategy. A search is no rule: it takes parameters"):
+        pg.expected_gradient(logits, batch, policy=policy, critic=critic, rule=ex.evolution_strategy)
+    with pytest.raises(TypeError, match=r"rule must be a rule of pgjax.expectation.*got score"):
+        pg.control_variate(logits, batch, policy=policy, advantage=batch.reward, critic=critic, rule=score)
+    with pytest.raises(TypeError, match=r"got enumerated: what was earned.*Use expected_gradient with a critic"):
+        pg.sampled_gradient(logits, batch, policy=policy, rule=ex.enumerated, earned=batch.reward)

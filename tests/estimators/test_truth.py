@@ -247,6 +247,14 @@ def test_identity_01_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> 
     np.testing.assert_allclose(
         each("gpomdp", logits, batch, mdp), each("reinforce", logits, batch, mdp), rtol=0, atol=1e-13
     )
+    # The right-hand side by a loop: each reward times all scores up to it, which a trace adds up.
+    log_probs = jax.jacobian(lambda x: policy(x, batch.obs).log_prob(batch.action))(logits)
+    trace, total = 0.0, 0.0
+    for t, score in enumerate(np.asarray(log_probs)):
+        trace = trace + score
+        discounted = float(mdp.discount) ** t * np.asarray(batch.reward[t])
+        total = total + discounted[:, None, None] * trace
+    np.testing.assert_allclose(-np.asarray(each("gpomdp", logits, batch, mdp)), total, rtol=0, atol=1e-13)
     window = random_window(0, 4)
     np.testing.assert_allclose(each("gpomdp", logits, window, mdp), each("reinforce", logits, window, mdp), atol=1e-13)
 

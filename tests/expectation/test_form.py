@@ -358,6 +358,19 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         TypeError,
         "gumbel_softmax makes no sense for Categorical.*OneHotCategorical",
     ),
+    (
+        lambda: E.gumbel_softmax(KEY, BITS, row, temperature=0),
+        ValueError,
+        "temperature must be positive, got 0.*use score_function or enumerated",
+    ),
+    (
+        lambda: E.straight_through(KEY, BITS, row, temperature=-1.0),
+        ValueError,
+        "temperature must be positive, got -1.0",
+    ),
+    (lambda: E.rebar(KEY, BITS, row, temperature=np.float32(0.0)), ValueError, "temperature must be positive, got 0.0"),
+    (lambda: E.rebar(KEY, BITS, row, temperature=float("nan")), ValueError, "temperature must be positive, got nan"),
+    (lambda: pg.distributions.tempered(INDEX, 0.0), ValueError, r"temperature must be positive, got 0.0.*mode\(\)"),
     (lambda: E.straight_through(KEY, BELL, row), TypeError, "straight_through makes no sense for Normal"),
     (
         lambda: E.pathwise.given({"x": taken(Z + 0.5)}, pg.Beta(Z + 1.0, 1.0), row),
@@ -398,7 +411,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
         r"baseline must be a scalar or have shape \[3\]",
     ),
     (lambda: E.score_leave_one_out(KEY, BITS, row), TypeError, r"num_samples is needed to draw the noise"),
-    (lambda: E.score_leave_one_out(KEY, BITS, row, num_samples=1), ValueError, "num_samples must be at least 2, got 1"),
+    (lambda: E.score_leave_one_out(KEY, BITS, row, num_samples=1), ValueError, "at least 2, got 1.*score_function"),
     (lambda: E.score_leave_one_out(KEY, BITS, row, num_samples=2.0), TypeError, "num_samples must be a Python int"),
     (
         lambda: E.score_leave_one_out.given({"x": jnp.zeros((3, 3, 2))}, BITS, row, num_samples=2),
@@ -433,6 +446,35 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 def test_bad_combinations_raise_by_name_with_the_remedy(call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_at_a_traced_temperature_of_0_softened_samples_are_actions_and_everything_is_finite() -> None:
+    """From 1e-8 down nothing changes any more."""
+    table, logits = jnp.array([1.0, -2.0, 0.5]), np.array([0.3, 0.3, -1.0], np.float32)
+    f = lambda a: jnp.sum(jnp.square(a - 0.3) * table, -1)  # noqa: E731
+    rules = (E.gumbel_softmax, E.straight_through, E.rebar)
+
+    @jax.jit
+    def run(key: Any, logits: Any, temperature: Any) -> Any:
+        found = {}
+        for of in rules:
+            for make in (pg.Bernoulli, pg.OneHotCategorical):
+                value = lambda l, make=make, of=of: of(key, make(l), f, temperature=temperature)  # noqa: E731
+                found[f"{of.name} {make.__name__}"] = jax.value_and_grad(value)(logits)
+        return found
+
+    for seed in range(20):
+        key = jax.random.key(seed)
+        found, below = run(key, logits, 0.0), run(key, logits, -1.0)
+        for name, (value, grad) in found.items():
+            assert np.isfinite(value), name
+            assert np.isfinite(grad).all(), name
+            np.testing.assert_array_equal(grad, below[name][1])
+            np.testing.assert_array_equal(grad, run(key, logits, 1e-8)[name][1])
+            assert not np.any(grad)  # all of it is where two entries are equal, which no sample meets
+        action = E.gumbel_softmax.draw(key, pg.OneHotCategorical(logits))
+        hard = pg.OneHotCategorical(logits).relaxed_from(action["u"]).argmax()
+        np.testing.assert_allclose(found["gumbel_softmax OneHotCategorical"][0], f(jnp.eye(3)[hard]), rtol=1e-5)
 
 
 def test_integers_and_booleans_are_good_values() -> None:

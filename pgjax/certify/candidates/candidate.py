@@ -21,6 +21,7 @@ Arguments = Callable[[Any, Any], dict[str, Any]]
 OFFERS = (
     *("own data", "other data", "whole episodes", "equal lengths", "exact value", "finitely many actions"),
     *("smooth samples", "normal samples", "relaxed samples", "soft samples", "yes-or-no actions"),
+    *("search of the mean", "search of mean and scale", "quadratic f"),
 )
 
 
@@ -44,15 +45,17 @@ class Candidate:
             filled in with those of the problem where the estimator takes them. For a rule, (problem, noise) -> options.
         claim: the direction, up to the sign, that it estimates without bias. "gradient": that of the objective, which
             is called "discounted" for an estimator and "expectation", the gradient of E f, for a rule. "dropped
-            discount": the same without γ^t. "off-policy": with the states as other data visit them. None: nothing is
-            claimed, and the bias is measured all the same.
+            discount": the same without γ^t. "off-policy": with the states as other data visit them. "exponentiated":
+            that of log E exp f, of a rule. Of a search, "plain": that of f itself; "smoothed": that of E f(θ + σε).
+            None: nothing is claimed, and the bias is measured all the same.
         needs: what the claim takes for granted; the candidate is certified only on problems that offer it.
             Of the trajectories: "own data" (the policy collects it), "other data" (another policy does), "whole
             episodes" (none is cut), "equal lengths" (of all episodes), "exact value" (`value` is that of the policy),
             "finitely many actions". Of a distribution: "finitely many actions", "smooth samples" (a sample is
             differentiable in the parameters), "normal samples" (of one Normal), "relaxed samples" (`relaxed_from`),
-            "soft samples" (`soften`), "yes-or-no actions" (those of Bernoulli). None is ("own data",) for an estimator
-            and () for a rule.
+            "soft samples" (`soften`), "yes-or-no actions" (those of Bernoulli). Of a function of
+            parameters: "search of the mean" or "search of mean and scale" (of the perturbations), "quadratic f". None
+            is ("own data",) for an estimator and () for a rule.
         group_size: K, how many trajectories it looks at together. What an estimator adds for one trajectory may
             depend on the others of its batch, as with `leave_one_out`; moments are then those of the mean over a group
             of K, every group of K is listed or K are sampled together, and variances are quoted for one trajectory: K
@@ -81,7 +84,8 @@ class Candidate:
         if not isinstance(self.estimator, (Estimator, Rule)):
             raise TypeError(
                 f"estimator must be made with pgjax.estimator, or be a rule, got {type(self.estimator).__name__}. "
-                "Decorate the function that returns what is minimised with @pgjax.estimator()."
+                "Decorate the function that returns what is minimised with @pgjax.estimator(); searches of "
+                "pgjax.expectation stand among the candidates of registry()."
             )
         if self.claim == "gradient":
             object.__setattr__(self, "claim", "expectation" if self.is_rule else "discounted")

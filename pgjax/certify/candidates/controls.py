@@ -5,23 +5,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax._types import Trajectory
+from pgjax._types import Params, Policy, Trajectory
 from pgjax.certify.candidates.action_critics import FINITE
 from pgjax.certify.candidates.arguments import WHOLE, returns, weight
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import (
+    Contributions,
+    aggressive_coefficient,
     conservative_coefficient,
     control_variate,
     doubly_robust_gradient,
     efficient_off_policy_gradient,
+    estimator,
     expected_gradient,
     factorized_gradient,
     interpolated_gradient,
     leave_one_out_coefficient,
+    leave_one_out_control,
     leave_one_out_covariance,
+    sampled_gradient,
+    single_sample_covariance,
     vtrace_actor_critic,
 )
-from pgjax.expectation import enumerated
+from pgjax.expectation import enumerated, score_function
 from pgjax.returns import doubly_robust_returns, emphatic_weight
 
 Array = jax.Array
@@ -34,7 +40,10 @@ def control_candidates() -> list[Candidate]:
     Returns:
         The candidates.
     """
-    return [*_coefficients(), *_trajectory_wise(), *_interpolated(), *_factorized(), *_doubly_robust(), *_emphatic()]
+    return [
+        *(*_coefficients(), *_of_gradients(), *_trajectory_wise(), *_interpolated()),
+        *(*_factorized(), *_doubly_robust(), *_emphatic()),
+    ]
 
 
 def _expected_critic(problem: Any, trajectory: Trajectory) -> Array:
@@ -44,7 +53,7 @@ def _expected_critic(problem: Any, trajectory: Trajectory) -> Array:
 
 
 def _coefficients() -> list[Candidate]:
-    def entry(name: str, coefficient: Any) -> Candidate:
+    def entry(name: str, coefficient: Any, claim: str | None = "gradient") -> Candidate:
         def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
             advantage = returns(problem, trajectory)
             centred = problem.erring_critic(trajectory.obs, trajectory.action) - _expected_critic(problem, trajectory)
@@ -54,8 +63,8 @@ def _coefficients() -> list[Candidate]:
             }
 
         return Candidate(
-            f"control variate, {name}", control_variate, arguments, group_size=2, needs=(*WHOLE, FINITE),
-            reference="Gu et al. (2017)",
+            f"control variate, {name}", control_variate, arguments, claim=claim, group_size=2 if claim else 1,
+            needs=(*WHOLE, FINITE), reference="Gu et al. (2017)",
         )  # fmt: skip
 
     return [
@@ -64,7 +73,40 @@ def _coefficients() -> list[Candidate]:
             "conservative, covariance of the others",
             lambda a, c: conservative_coefficient(leave_one_out_covariance(a, c)),
         ),
+        entry(
+            "aggressive, covariance of the others", lambda a, c: aggressive_coefficient(leave_one_out_covariance(a, c))
+        ),
+        entry(
+            "conservative, covariance of the own step, wrong critic",
+            lambda a, c: conservative_coefficient(single_sample_covariance(a, c)), None,
+        ),
     ]  # fmt: skip
+
+
+@estimator
+def _without_control(
+    params: Params, trajectory: Trajectory, *, policy: Policy, earned: Array, step_weight: Array, control: Array
+) -> Contributions:
+    """REINFORCE less a control variate of whole gradients: scores times a number that no action has to do with."""
+
+    def times(number: Array) -> Params:
+        options: dict[str, Any] = {"rule": score_function, "earned": number, "step_weight": step_weight}
+        return sampled_gradient.per_trajectory(params, trajectory, policy=policy, **options)[0]
+
+    return Contributions(leave_one_out_control(times(earned), times(jnp.broadcast_to(control, earned.shape))), earned)
+
+
+def _of_gradients() -> list[Candidate]:
+    return [
+        Candidate(
+            "REINFORCE, control variate of gradients, coefficient of the others",
+            _without_control,
+            lambda p, t: {"earned": returns(p, t), "control": jnp.asarray(p.objective), **weight(p, t)},
+            group_size=2,
+            needs=WHOLE,
+            reference="Owen (2013)",
+        )
+    ]
 
 
 def _trajectory_wise() -> list[Candidate]:

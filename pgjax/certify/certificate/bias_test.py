@@ -10,6 +10,7 @@ from jax.scipy.special import gammaincc
 
 SIGNIFICANCE, POWER, CONFIDENCE = 1e-6, 0.9, 0.95
 VARIES = 1e-9  # a variance below this part of the largest counts as none
+ROUNDING = 1e-12  # a deviation below this part of the target is none: estimates may be alike but for rounding
 CERTAIN = 1e-5  # a distance where nothing varies is a bias above this part of the scale of the estimates
 
 
@@ -81,7 +82,8 @@ def bias_test(
 def _chi_square(error: Any, covariance: Any, target: Any, count: int) -> tuple[float, int, float]:
     """The statistic, its degrees of freedom and its p-value."""
     values, vectors = np.linalg.eigh(covariance)
-    varies = values > VARIES * max(float(values[-1]), 0.0)
+    least = (ROUNDING * float(np.linalg.norm(target))) ** 2
+    varies = values > max(VARIES * float(values[-1]), least)
     along, degrees = vectors.T @ error, int(varies.sum())
     scale = max(float(np.linalg.norm(target)), math.sqrt(max(float(values.sum()), 0.0)))
     if float(np.linalg.norm(along[~varies])) > CERTAIN * scale:

@@ -1,14 +1,18 @@
 """Directions that the mean of an estimator may turn out to be, what they are called, and what leads away from them."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 Vector = Any
 
-# The directions that an estimator may claim. The first two are gradients of an objective.
-CLAIMS = ("discounted", "expectation", "dropped discount", "off-policy")
+# The directions that an estimator may claim. Two are not the gradient of anything.
+CLAIMS = (
+    *("discounted", "expectation", "dropped discount", "off-policy"),
+    *("exponentiated", "plain", "smoothed"),
+)
 
 # What each is, and what to do about an estimator that gives it by mistake.
 PHRASES: dict[str, tuple[str, str]] = {
@@ -22,6 +26,15 @@ PHRASES: dict[str, tuple[str, str]] = {
     "off-policy": (
         "the gradient with the states as the policy that collected the data visits them",
         "Ratios of the actions taken do not correct how often a state is visited.",
+    ),
+    "exponentiated": (
+        "the gradient of the logarithm of the expected exponential",
+        "Weights that grow like exp f follow log E exp f; weight the scores by f itself to follow E f.",
+    ),
+    "plain": ("the gradient of f", ""),
+    "smoothed": (
+        "the gradient of f smoothed by the perturbations",
+        "Make the perturbations smaller: the distance from the gradient of f falls like their square.",
     ),
     "undiscounted": (
         "the gradient of the undiscounted return",
@@ -53,6 +66,18 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Compare the axes of the gradient with those of the parameter.",
     ),
 }
+
+
+def of_noise(known: Iterable[str]) -> bool:
+    """Tell certificates over noise, of rules and of searches, from those over trajectories.
+
+    Args:
+        known: the names of the directions of a problem.
+
+    Returns:
+        Whether it is about noise.
+    """
+    return not {"expectation", "plain", "smoothed"}.isdisjoint(known)
 
 
 def name_of(claim: str | None) -> str:

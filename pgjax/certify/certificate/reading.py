@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pgjax.certify.certificate.directions import PHRASES, name_of
+from pgjax.certify.certificate.directions import PHRASES, name_of, of_noise
 
 CLOSE = 1e-3  # how near a sampled factor has to be to 1/T or 1 - 1/K for that to be said
 
@@ -75,7 +75,7 @@ def _basis(c: Any) -> str:
 
 
 def _unit(c: Any, number: int = 2) -> str:
-    one, several = ("value of the noise", "values of the noise") if "expectation" in c.known else ("trajectory",) * 2
+    one, several = ("value of the noise", "values of the noise") if of_noise(c.known) else ("trajectory",) * 2
     return one if number == 1 else several.replace("trajectory", "trajectories")
 
 
@@ -119,8 +119,11 @@ def _advice(c: Any) -> str:
         return ""
     name, factor = c.found
     if factor < 0.0:
-        if "expectation" in c.known:
-            return "A rule gives the gradient of E f itself, which is minimised."
+        if of_noise(c.known):
+            what = (
+                "A rule gives the gradient of E f" if "expectation" in c.known else "A search gives the gradient of f"
+            )
+            return f"{what} itself, which is minimised."
         return "An estimator gives the gradient of minus the objective, which is minimised."
     return PHRASES[name][1]
 
@@ -137,7 +140,7 @@ def _dependence(c: Any) -> str:
 def _noise(c: Any) -> str:
     if not math.isfinite(c.trace):
         return "The variance is infinite."
-    one = "One sample" if "expectation" in c.known else "One trajectory"
+    one = "One sample" if of_noise(c.known) else "One trajectory"
     start = f"{one} has variance {c.trace:.3g} (trace of the covariance), signal to noise {c.signal_to_noise:.3g}"
     needed = c.samples_for_cosine()
     if not np.any(c.gradient):
@@ -187,7 +190,7 @@ def comparison(one: Any, other: Any) -> str:
         return f"{' and '.join(failing)} cannot reach {purpose}, however many {_unit(one)} there are."
     if others == 0.0:
         return f"{other.estimator} has no variance, {one.estimator} {'neither' if mine == 0.0 else 'has'}."
-    samples = "samples" if "expectation" in one.known else "trajectories"
+    samples = "samples" if of_noise(one.known) else "trajectories"
     return f"{one.estimator} needs {mine / others:.3g} times the {samples} of {other.estimator} for {purpose}."
 
 

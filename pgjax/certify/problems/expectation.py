@@ -42,9 +42,13 @@ class ExpectationProblem:
     params: Params
     num_nodes: int | Mapping[str, int] | None
 
-    directions = ("expectation",)
     takes_rules = True
     num_steps = None
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """What is known: the gradient of E f, and where actions can be listed that of log E exp f."""
+        return ("expectation", *(("exponentiated",) if "finitely many actions" in self.offers else ()))
 
     @exactly
     def offers(self) -> frozenset[str]:
@@ -92,13 +96,28 @@ class ExpectationProblem:
         Returns:
             Scalar float; differentiable.
         """
+        return self._mean(params, lambda value: value)
+
+    def exponentiated(self, params: Params) -> Array:
+        """Compute log E exp f(x) without sampling.
+
+        Args:
+            params: the parameters.
+
+        Returns:
+            Scalar float; differentiable.
+        """
+        return jnp.log(self._mean(params, jnp.exp))
+
+    def _mean(self, params: Params, of_value: Callable[[Array], Array]) -> Array:
+        """E of a function of f."""
         distribution = self.distribution(params)
         listed = [_outcomes(part, grid) for part, grid in zip(parts_of(distribution), self._grids, strict=True)]
         index = np.indices([len(probs) for _, probs in listed]).reshape(len(listed), -1)
         probs = jnp.prod(jnp.stack([p[i] for (_, p), i in zip(listed, index, strict=True)]), axis=0)
         structure = jax.tree.structure(distribution, is_leaf=is_distribution)
         actions = jax.tree.unflatten(structure, [a[i] for (a, _), i in zip(listed, index, strict=True)])
-        return jnp.sum(probs * jax.vmap(lambda action: self.f(params, action))(actions))
+        return jnp.sum(probs * of_value(jax.vmap(lambda action: self.f(params, action))(actions)))
 
     @exactly
     def objective(self) -> float:
@@ -107,14 +126,17 @@ class ExpectationProblem:
 
     @exactly
     def known(self) -> dict[str, Any]:
-        """The one direction that is known, [P], by name."""
-        return {"expectation": np.asarray(ravel_pytree(jax.jit(jax.grad(self.expectation))(self.params))[0])}
+        """The directions that are known, [P], by name."""
+        of = {"expectation": self.expectation, "exponentiated": self.exponentiated}
+        gradients = {name: jax.jit(jax.grad(of[name]))(self.params) for name in self.directions}
+        return {name: np.asarray(ravel_pytree(gradient)[0]) for name, gradient in gradients.items()}
 
     def direction(self, name: str = "expectation") -> Array:
-        """Compute the gradient of the expectation, the one direction that is known here.
+        """Compute one of the directions that are known here.
 
         Args:
-            name: "expectation".
+            name: "expectation", the gradient of E f; or "exponentiated", that of log E exp f, where actions can be
+                listed.
 
         Returns:
             [P] float, params raveled.
@@ -123,7 +145,7 @@ class ExpectationProblem:
             ValueError: if there is no such direction.
         """
         if name not in self.directions:
-            raise ValueError(f"direction must be 'expectation' on an expectation problem, got {name!r}. Leave it out.")
+            raise ValueError(f"direction must be one of {self.directions} on an expectation problem, got {name!r}.")
         return jnp.asarray(self.known[name])
 
 

@@ -12,13 +12,17 @@ from pgjax.certify.problems._float64 import built_in_float64
 from pgjax.certify.problems.building import shared_policy, tabular_problem
 from pgjax.certify.problems.expectation import ExpectationProblem, expectation_problem
 from pgjax.certify.problems.lqr import lqr_problem
+from pgjax.certify.problems.search import SearchProblem, search_problem
 from pgjax.certify.problems.tabular import TabularProblem
 from pgjax.distributions import Bernoulli, Normal, OneHotCategorical
 from pgjax.exact.problems import tabular as problems
 from pgjax.exact.problems.gridworlds import cliff4x12
 from pgjax.exact.problems.lqr import scalar_lqr
+from pgjax.exact.tabular import values_over_time
 
 Array = jax.Array
+
+START = np.array([0.5, -0.8])  # where the searches of two parameters begin
 
 
 def certificate_problems() -> dict[str, Callable[[], Any]]:
@@ -26,7 +30,8 @@ def certificate_problems() -> dict[str, Callable[[], Any]]:
 
     Episodes are whole except in "two_state, cut", whose trajectories a time limit cuts; the data are the policy's own
     except in the two off-policy problems; trajectories have no end in "two_state, endless". The expectations are those
-    under a normal, a one-hot and a Bernoulli distribution, of functions that are not linear, for rules.
+    under a normal, a one-hot and a Bernoulli distribution, of functions that are not linear, for rules. The searches
+    are those for the least of a function of two parameters, and for the greatest return of two processes.
 
     Returns:
         Functions without arguments that build them, in float64.
@@ -58,6 +63,11 @@ def certificate_problems() -> dict[str, Callable[[], Any]]:
             ("normal", _normal),
             ("one-hot", _one_hot),
             ("Bernoulli", _bernoulli),
+            ("search", lambda: _search("search")),
+            ("search, quadratic", _search_quadratic),
+            ("search, mean and scale", lambda: _search("search, mean and scale", free_scale=True)),
+            ("search, scalar_lqr", _search_lqr),
+            ("search, two_state", _search_two_state),
         ]
     )
 
@@ -125,3 +135,38 @@ def _bernoulli() -> ExpectationProblem:
         return jnp.square(x[..., 0] - 0.45)
 
     return expectation_problem("Bernoulli", Bernoulli, f, params=np.array([0.4]))
+
+
+def _search(name: str, **more: Any) -> SearchProblem:
+    """Neither even nor odd around the start, so that both sides matter."""
+
+    def f(x: Array) -> Array:
+        return jnp.sin(2.0 * x[0]) + x[0] * x[1] ** 2 + 0.5 * x[1] ** 4
+
+    return search_problem(name, f, params=START, scale=0.3, num_nodes=16, **more)
+
+
+def _search_quadratic() -> SearchProblem:
+    def f(x: Array) -> Array:
+        return 0.8 + 1.5 * x[0] - 0.6 * x[1] + 0.45 * x[0] ** 2 + 0.4 * x[0] * x[1] - 0.65 * x[1] ** 2
+
+    return search_problem("search, quadratic", f, params=START, scale=0.3, num_nodes=8)
+
+
+def _search_lqr() -> SearchProblem:
+    """Minus the exact return of a gain, a polynomial in it."""
+    problem = lqr_problem("scalar_lqr", *scalar_lqr(), num_steps=3)
+    return search_problem(
+        "search, scalar_lqr", lambda gain: -problem.lqr.objective(gain), params=problem.params, scale=0.1, num_nodes=16
+    )
+
+
+def _search_two_state() -> SearchProblem:
+    """Minus the exact return of a table of logits."""
+    with jax.enable_x64(True):
+        mdp = problems.two_state().replace(horizon=3)
+
+    def lost(logits: Array) -> Array:
+        return -mdp.initial @ values_over_time(mdp, jax.nn.softmax(logits))[0]
+
+    return search_problem("search, two_state", lost, params=problems.two_state_logits(), scale=0.2, num_nodes=8)
