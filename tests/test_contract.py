@@ -106,7 +106,7 @@ def stack(trees: list[Any]) -> Any:
 
 @functools.cache
 def gradient_and_result(name: str) -> Any:
-    """What a function gives inside a caller's jit and, where it is smooth, the gradient of a sum of that: one program."""
+    """The gradient of a sum of the result, where it is smooth, and the result: one program, a caller's jit."""
     case = CASES[name](Draw(0))
     call, dynamic = caller(name, case), split(case)[0]
     at = [i for i, leaf in enumerate(jax.tree.leaves(dynamic)) if is_float(leaf)]
