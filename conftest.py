@@ -3,6 +3,7 @@
 The settings are made on import rather than in a fixture because doctests must run under them too.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +55,26 @@ def foreign_ranks() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def quick_to_compile() -> Iterator[None]:
-    """Compile without most optimisations for one module: three times faster where each program runs once."""
+@contextlib.contextmanager
+def _without_most_optimisations() -> Iterator[None]:
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Compile without most optimisations for one module: three times faster where each program runs once."""
+    with _without_most_optimisations():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick_doctests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for every doctest."""
+    with _without_most_optimisations() if isinstance(request.node, pytest.DoctestItem) else contextlib.nullcontext():
+        yield
 
 
 def _policy(params: Any, obs: Any) -> pg.Categorical:

@@ -22,7 +22,7 @@ ADVANTAGES = np.array([-2.0, -0.1, 0.0, 0.1, 2.0])
 
 def slope(loss: Any, *args: Any, **kwargs: Any) -> Any:
     """d loss / d first argument, entry by entry."""
-    return jax.grad(lambda first: loss(first, *args[1:], **kwargs).sum())(args[0])
+    return jax.jit(jax.grad(lambda first: loss(first, *args[1:], **kwargs).sum()))(args[0])
 
 
 def grid() -> tuple[Any, Any]:
@@ -37,7 +37,7 @@ def test_the_policy_gradient_loss_has_minus_the_advantage_as_slope_and_no_other_
     log_prob, advantage = grid()
     close(pg.policy_gradient_loss(log_prob, advantage), -np.asarray(log_prob) * np.asarray(advantage))
     close(slope(pg.policy_gradient_loss, log_prob, advantage), -np.asarray(advantage))
-    close(jax.grad(lambda a: pg.policy_gradient_loss(log_prob, a).sum())(advantage), 0.0)
+    close(jax.jit(jax.grad(lambda a: pg.policy_gradient_loss(log_prob, a).sum()))(advantage), 0.0)
 
 
 @pytest.mark.parametrize("upper", [None, 0.28, 0.1])
@@ -55,7 +55,7 @@ def test_the_table_of_ppo_gradients(upper: float | None) -> None:
             close(got[i, j], 0.0 if out else -rho * a)
             close(loss[i, j], -min(rho * a, min(max(rho, 0.8), 1 + rise) * a))
     assert zeros > 10
-    close(jax.grad(lambda a: pg.ppo_clip_loss(log_ratio, a).sum())(advantage), 0.0)
+    close(jax.jit(jax.grad(lambda a: pg.ppo_clip_loss(log_ratio, a).sum()))(advantage), 0.0)
 
 
 def test_at_ratio_1_ppo_follows_the_policy_gradient() -> None:
@@ -65,7 +65,7 @@ def test_at_ratio_1_ppo_follows_the_policy_gradient() -> None:
     for upper in (None, 0.05):
         np.testing.assert_array_equal(slope(pg.ppo_clip_loss, now, advantage, clip=0.1, clip_upper=upper), expected)
     kl = 0.5 * jnp.square(now)
-    got = jax.grad(lambda x: pg.kl_penalty_loss(x, advantage, kl=kl, coefficient=3.0).sum())(now)
+    got = jax.jit(jax.grad(lambda x: pg.kl_penalty_loss(x, advantage, kl=kl, coefficient=3.0).sum()))(now)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -110,13 +110,13 @@ def test_the_kl_penalty_has_no_gradient_at_the_old_policy() -> None:
         log_ratio = new.log_prob(action) - old.log_prob(action)
         return pg.kl_penalty_loss(log_ratio, advantage, kl=old.kl_divergence(new), coefficient=coefficient).sum()
 
-    close(jax.grad(loss)(logits, 10.0), 0.0)
+    close(jax.jit(jax.grad(loss))(logits, 10.0), 0.0)
     close(loss(logits, 10.0), 0.0)
     away = logits.at[:, 0].add(0.5)
     assert float(loss(away, 1.0)) > 0.01
     close(loss(away, 3.0), 3 * loss(away, 1.0))
     # Σ_a π_old log(π_old / π) differentiated by hand: π - π_old
-    close(jax.grad(loss)(away, 2.0), 2.0 * (jax.nn.softmax(away) - jax.nn.softmax(logits)))
+    close(jax.jit(jax.grad(loss))(away, 2.0), 2.0 * (jax.nn.softmax(away) - jax.nn.softmax(logits)))
 
 
 def test_policy_inference_loss_is_likelihood_with_a_bonus() -> None:
@@ -153,7 +153,7 @@ def test_value_losses_against_loops() -> None:
     args = (jnp.asarray(value), jnp.asarray(target))
     close(pg.value_loss(*args), 0.5 * (value - target) ** 2)
     close(slope(pg.value_loss, *args), value - target)
-    close(jax.grad(lambda t: pg.value_loss(args[0], t).sum())(args[1]), 0.0)
+    close(jax.jit(jax.grad(lambda t: pg.value_loss(args[0], t).sum()))(args[1]), 0.0)
 
     got, rise = pg.clipped_value_loss(*args, old_value=jnp.asarray(old), clip=0.3), []
     for v, t, o, x in zip(value, target, old, got, strict=True):
@@ -190,10 +190,10 @@ def test_what_a_mean_leaves_out_has_no_gradient_and_may_be_anything() -> None:
     x = jnp.array([1.0, jnp.nan, 3.0, jnp.inf])
     mask = jnp.array([True, False, True, False])
     close(pg.masked_mean(x, mask), 2.0)
-    close(jax.grad(lambda x: pg.masked_mean(x, mask))(x), [0.5, 0.0, 0.5, 0.0])
+    close(jax.jit(jax.grad(lambda x: pg.masked_mean(x, mask)))(x), [0.5, 0.0, 0.5, 0.0])
     none = jnp.zeros(4, bool)
     close(pg.masked_mean(x, none), 0.0)
-    close(jax.grad(lambda x: pg.masked_mean(x, none))(x), 0.0)
+    close(jax.jit(jax.grad(lambda x: pg.masked_mean(x, none)))(x), 0.0)
     assert np.isnan(pg.masked_mean(x, ~none))
 
 
@@ -225,7 +225,7 @@ def test_equal_numbers_standardize_to_exactly_zero(constant: float) -> None:
     np.testing.assert_array_equal(pg.standardize(x, eps=0.0), 0.0)
     mask = jnp.arange(21).reshape(3, 7) % 3 == 1
     np.testing.assert_array_equal(pg.standardize(jnp.where(mask, x, 5.0), mask, eps=0.0), 0.0)
-    assert np.isfinite(jax.grad(lambda x: pg.standardize(x).sum())(x)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda x: pg.standardize(x).sum()))(x)).all()
 
 
 def test_standardize_of_one_sample_of_nothing_and_of_nan() -> None:

@@ -69,16 +69,16 @@ def test_targets_are_constants() -> None:
     def total(x: Any) -> Any:
         return pg.td_target(transition(x[0], x[1]), x[2:]).sum()
 
-    assert not np.any(jax.grad(total)(jnp.asarray(normal(5, 4, N))))
+    assert not np.any(jax.jit(jax.grad(total))(jnp.asarray(normal(5, 4, N))))
 
 
 def test_the_smallest_critic_speaks_and_takes_the_gradient() -> None:
     value = normal(6, E, N, 2)
     close(pg.clipped_double_q(jnp.asarray(value)), np.minimum(np.minimum(value[0], value[1]), value[2]))
     close(pg.clipped_double_q(jnp.asarray(value[:1])), value[0])
-    grads = jax.grad(lambda x: pg.clipped_double_q(x).sum())(jnp.asarray(value))
+    grads = jax.jit(jax.grad(lambda x: pg.clipped_double_q(x).sum()))(jnp.asarray(value))
     close(grads, np.arange(E)[:, None, None] == value.argmin(0))
-    close(jax.grad(pg.clipped_double_q)(jnp.ones(2)), 0.5)  # a tie is shared
+    close(jax.jit(jax.grad(pg.clipped_double_q))(jnp.ones(2)), 0.5)  # a tie is shared
 
 
 def test_two_normal_errors_lower_the_minimum_by_s_over_root_pi() -> None:
@@ -187,19 +187,21 @@ def soft_loss(params: Any, alpha: Any = ALPHA, *, through: str = "both") -> Any:
 def test_identity_24_the_reparametrised_gradient_is_that_of_the_soft_objective() -> None:
     """J = E Q + α H = -½ m ((μ - a*)² + σ²) + α (log σ + ½ log 2πe)."""
     for mean, scale in ((0.2, 0.5), (-1.0, 1.3)):
-        got = -np.array(jax.grad(soft_loss)((mean, np.log(scale))))
+        got = -np.array(jax.jit(jax.grad(soft_loss))((mean, np.log(scale))))
         close(got, [-CURVATURE * (mean - BEST), -CURVATURE * scale**2 + ALPHA])
         objective = -0.5 * CURVATURE * ((mean - BEST) ** 2 + scale**2) + ALPHA * (
             np.log(scale) + 0.5 * np.log(2 * np.pi * np.e)
         )
         close(-soft_loss((mean, np.log(scale))), objective)
-        without = -np.array(jax.grad(functools.partial(soft_loss, through="parameters"))((mean, np.log(scale))))
+        without = -np.array(
+            jax.jit(jax.grad(functools.partial(soft_loss, through="parameters")))((mean, np.log(scale)))
+        )
         assert abs(without[1] - got[1]) > 0.3  # one path of log π is not enough
-    close(jax.grad(soft_loss)((BEST, 0.5 * np.log(ALPHA / CURVATURE))), 0.0)
+    close(jax.jit(jax.grad(soft_loss))((BEST, 0.5 * np.log(ALPHA / CURVATURE))), 0.0)
 
 
 def test_identity_24_without_temperature_it_is_the_deterministic_gradient() -> None:
-    by_mean, by_scale = jax.grad(soft_loss)((0.2, np.log(1e-3)), 0.0)
+    by_mean, by_scale = jax.jit(jax.grad(soft_loss))((0.2, np.log(1e-3)), 0.0)
     close(by_mean, CURVATURE * (0.2 - BEST))
     close(by_scale, CURVATURE * 1e-6)
     deterministic = jax.grad(lambda x: pg.soft_policy_loss(critic(x), jnp.asarray(0.0), temperature=0.0))
@@ -218,7 +220,7 @@ def test_the_temperature_falls_above_the_target_and_both_forms_rest_at_m_sigma_s
             losses = pg.temperature_loss(x, log_prob, target_entropy=target, scale_free=scale_free)
             return (jnp.asarray(WEIGHTS) * losses).sum()
 
-        return float(jax.grad(mean)(np.log(alpha)))
+        return float(jax.jit(jax.grad(mean))(np.log(alpha)))
 
     for scale in (0.1, 0.9):
         excess = np.log(scale) + 0.5 * np.log(2 * np.pi * np.e) - target
@@ -235,7 +237,7 @@ def test_the_temperature_does_not_pull_at_the_policy_and_may_differ_by_row() -> 
     log_prob, log_alpha = jnp.asarray(normal(19, N)), jnp.asarray(normal(20, N))
     for scale_free in (False, True):
         loss = functools.partial(pg.temperature_loss, target_entropy=-2.0, scale_free=scale_free)
-        assert not np.any(jax.grad(lambda x, f=loss: f(0.3, x).sum())(log_prob))
+        assert not np.any(jax.jit(jax.grad(lambda x, f=loss: f(0.3, x).sum()))(log_prob))
         factor = np.asarray(log_alpha) if scale_free else np.exp(log_alpha)
         close(loss(log_alpha, log_prob), -factor * (np.asarray(log_prob) - 2.0))
         close(loss(0.3, log_prob), -(0.3 if scale_free else np.exp(0.3)) * (np.asarray(log_prob) - 2.0))

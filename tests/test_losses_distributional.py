@@ -142,11 +142,11 @@ def test_the_cross_entropy_has_the_gradient_p_less_m() -> None:
     want = [[-sum(target[i, k] * np.log(probs[j, i, k]) for k in range(K)) for i in range(N)] for j in range(E)]
     close(loss, want)
     total = lambda x, y: pg.categorical_loss(x, y).sum()  # noqa: E731
-    by_logits, by_target = jax.grad(total, argnums=(0, 1))(jnp.asarray(logits), jnp.asarray(target))
+    by_logits, by_target = jax.jit(jax.grad(total, argnums=(0, 1)))(jnp.asarray(logits), jnp.asarray(target))
     close(by_logits, probs - target)
     assert not np.any(by_target)
     low = jnp.array([0.0, -jnp.inf, 0.0])  # an atom that neither has
-    value, slope = jax.value_and_grad(pg.categorical_loss)(low, jnp.array([0.25, 0.0, 0.75]))
+    value, slope = jax.jit(jax.value_and_grad(pg.categorical_loss))(low, jnp.array([0.25, 0.0, 0.75]))
     close(value, np.log(2.0))
     close(slope, [0.25, 0.0, -0.25])
 
@@ -184,7 +184,7 @@ def test_the_quantile_loss_equals_the_loop() -> None:
         close(got, quantile_loop(quantiles, target, kappa))
     close(pg.quantile_loss(jnp.asarray(quantiles), jnp.asarray(target)), got)
     total = lambda x, y: pg.quantile_loss(x, y, kappa=0.5).sum()  # noqa: E731
-    by_quantiles, by_target = jax.grad(total, argnums=(0, 1))(jnp.asarray(quantiles), jnp.asarray(target))
+    by_quantiles, by_target = jax.jit(jax.grad(total, argnums=(0, 1)))(jnp.asarray(quantiles), jnp.asarray(target))
     u = target[:, None, :] - quantiles[..., None]
     level = (np.arange(K) + 0.5)[:, None] / K
     close(by_quantiles, -(np.abs(level - (u < 0)) * np.clip(u / 0.5, -1, 1)).mean(-1))
@@ -272,7 +272,7 @@ def test_the_mean_of_the_bins_is_the_target_nearly() -> None:
         value = pg.categorical_value(jnp.log(pg.hl_gauss_target(target, edges=edges, sigma=sigma)), atoms=middles)
         worst = float(jnp.abs(value - target).max())
         assert 0.9 * bound < worst < 1.001 * bound
-    assert not np.any(jax.grad(lambda y: pg.hl_gauss_target(y, edges=edges, sigma=0.4).sum(0)[7])(target))
+    assert not np.any(jax.jit(jax.grad(lambda y: pg.hl_gauss_target(y, edges=edges, sigma=0.4).sum(0)[7]))(target))
 
 
 def test_what_stands_for_a_target_is_a_constant_and_the_projection_is_not() -> None:
@@ -281,12 +281,12 @@ def test_what_stands_for_a_target_is_a_constant_and_the_projection_is_not() -> N
     def weighed(rows: Any, probs: Any) -> Any:
         return (pg.categorical_target(transition(rows[0], rows[1]), probs, atoms=atoms) ** 2).sum()
 
-    by_rows, by_probs = jax.grad(weighed, argnums=(0, 1))(jnp.full((2, N), 0.5), probs)
+    by_rows, by_probs = jax.jit(jax.grad(weighed, argnums=(0, 1)))(jnp.full((2, N), 0.5), probs)
     assert not np.any(by_rows)
     assert not np.any(by_probs)
     values = jnp.asarray(np.random.default_rng(12).uniform(-1.9, 2.9, size=(N, K)))
     mean = lambda p, x: (pg.project_categorical(p, x, atoms=atoms) @ atoms).sum()  # noqa: E731
-    by_mass, by_place = jax.grad(mean, argnums=(0, 1))(probs, values)
+    by_mass, by_place = jax.jit(jax.grad(mean, argnums=(0, 1)))(probs, values)
     close(by_mass, values)
     close(by_place, probs)
 

@@ -32,17 +32,17 @@ def test_identity_19_gradients_of_k1_k2_and_k3_are_zero_the_reverse_and_the_forw
     grads = {"k1": np.zeros(4), "k2": reverse_grad, "k3": forward_grad}
     for name, loss in (("k1", pg.kl_k1), ("k2", pg.kl_k2), ("k3", pg.kl_k3)):
         of_actions = lambda x, loss=loss: loss(jax.nn.log_softmax(x), ref)  # noqa: E731
-        each, rows = of_actions(logits), jax.jacrev(of_actions)(logits)  # row a: the gradient at the action a
+        each, rows = of_actions(logits), jax.jit(jax.jacrev(of_actions))(logits)  # row a: the gradient at the action a
         close(probs @ each, values[name])
         close(probs @ rows, grads[name])
         # As a constant in the reward k1 gives the reverse divergence; k3 only together with its own gradient.
-        scores = jax.jacrev(jax.nn.log_softmax)(logits)
+        scores = jax.jit(jax.jacrev(jax.nn.log_softmax))(logits)
         in_reward = probs @ (np.asarray(each)[:, None] * scores)
         if name != "k2":
             close(in_reward + probs @ rows, reverse_grad)
         if name != "k1":
             assert np.abs(in_reward - reverse_grad).max() > 0.01
-    close(probs @ jax.jacrev(lambda x: -jax.nn.log_softmax(x))(logits), 0.0)
+    close(probs @ jax.jit(jax.jacrev(lambda x: -jax.nn.log_softmax(x)))(logits), 0.0)
     assert np.abs(np.asarray(reverse_grad) - forward_grad).max() > 0.01
     assert np.abs(reverse_grad).max() > 0.1
 
@@ -71,7 +71,7 @@ def test_k1_in_the_reward_gives_the_divergence_of_whole_trajectories_and_k2_as_a
         return jnp.sum(share * pg.kl_k2(policy(logits, batch.obs).log_prob(batch.action), log_ref))
 
     plain = tabular.gradient(mdp, logits, horizon)
-    got = plain - beta * jax.grad(local)(logits)
+    got = plain - beta * jax.jit(jax.grad(local))(logits)
     # What is missing is how earlier actions lead to states where the two policies differ.
     per_state = jnp.sum(jax.nn.softmax(logits) * (jax.nn.log_softmax(logits) - jax.nn.log_softmax(ref)), 1)
     through_states = jax.grad(

@@ -57,7 +57,7 @@ def test_advantage_weighted_regression_tends_to_the_policy_gradient_as_1_over_th
     def gradient(temperature: float) -> Any:
         weight = pg.exponential_weight(jnp.asarray(advantage), temperature=temperature)
         loss = lambda x: probs @ pg.policy_gradient_loss(jax.nn.log_softmax(x), weight)  # noqa: E731
-        return -temperature * jax.grad(loss)(jnp.asarray(logits))
+        return -temperature * jax.jit(jax.grad(loss))(jnp.asarray(logits))
 
     limit, second = (probs * advantage) @ score, (probs * advantage**2) @ score / 2
     for temperature in (1e3, 1e5):
@@ -178,8 +178,8 @@ def test_the_dual_is_its_formula_state_by_state_and_its_slope_a_divergence() -> 
         close(got[s, b], 0.7 * 0.2 + 0.7 * np.log(np.mean(np.exp(x / 0.7))))
         w = np.exp(x / 0.7) / np.exp(x / 0.7).sum()
         close(slope[s, b], 0.2 - np.sum(w * np.log(w * x.size)))
-    close(jax.grad(lambda eta: dual(eta, given).sum())(0.7), slope.sum())
-    close(jax.grad(lambda x: dual(0.7, x).sum())(given), 0.0)  # values are constants
+    close(jax.jit(jax.grad(lambda eta: dual(eta, given).sum()))(0.7), slope.sum())
+    close(jax.jit(jax.grad(lambda x: dual(0.7, x).sum()))(given), 0.0)  # values are constants
     whole = pg.softmax_temperature_loss(given, counts, temperature=0.7, max_kl=0.2)
     close(whole, 0.7 * 0.2 + 0.7 * np.log(np.mean(np.exp(value[mask] / 0.7))))
 
@@ -205,7 +205,7 @@ def test_cold_temperatures_and_large_values_are_finite(temperature: float) -> No
 def test_a_multiplier_rises_while_its_bound_is_broken_and_the_policy_pays_for_it() -> None:
     kl, multiplier = np.array([0.5, 0.01]), np.array([2.0, 3.0])
     loss = lambda kl, a: pg.kl_constraint_loss(kl, multiplier=a, max_kl=0.1).sum()  # noqa: E731
-    of_policy, of_multiplier = jax.grad(loss, argnums=(0, 1))(jnp.asarray(kl), jnp.asarray(multiplier))
+    of_policy, of_multiplier = jax.jit(jax.grad(loss, argnums=(0, 1)))(jnp.asarray(kl), jnp.asarray(multiplier))
     close(of_policy, multiplier)
     close(of_multiplier, 0.1 - kl)
     close(pg.kl_constraint_loss(jnp.asarray(kl), multiplier=multiplier, max_kl=0.1), multiplier * 0.1)

@@ -53,7 +53,7 @@ def test_known_directions_are_gradients_of_what_they_are_called():
     problem = two_state(3)
     batch, weights = problem.enumerated
     log_prob = lambda params: problem.policy(params, batch.obs).log_prob(batch.action)  # noqa: E731
-    score = np.asarray(jax.jacfwd(log_prob)(problem.params)).reshape(*batch.reward.shape, -1)
+    score = np.asarray(jax.jit(jax.jacfwd(log_prob))(problem.params)).reshape(*batch.reward.shape, -1)
     reward, steps, gamma = np.asarray(batch.reward), np.arange(3)[:, None], 0.9
 
     def mean(weight_of_step, discount, horizon=3):

@@ -198,8 +198,8 @@ def bandit_groups(size: int, baseline: Any) -> tuple[Any, Any, Any]:
         )
         return pg.reinforce(logits, batch, policy=policy, discount=0.9, baseline=baseline)[0]
 
-    truth = jax.grad(lambda logits: jax.nn.softmax(logits[0]) @ reward)(logits)
-    return jax.vmap(estimate)(indices), weights, truth
+    truth = jax.jit(jax.grad(lambda logits: jax.nn.softmax(logits[0]) @ reward))(logits)
+    return jax.jit(jax.vmap(estimate))(indices), weights, truth
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -236,7 +236,7 @@ def test_leave_one_out_is_unbiased_over_pairs_of_trajectories(estimator: str) ->
             logits, both, policy=policy, discount=mdp.discount, baseline=pg.leave_one_out, **step_weight
         )[0]
 
-    assert miss(jax.vmap(estimate)(pairs), pair_weights, tabular.gradient(mdp, logits, 2)) < 1e-12
+    assert miss(jax.jit(jax.vmap(estimate))(pairs), pair_weights, tabular.gradient(mdp, logits, 2)) < 1e-12
 
 
 # --- identities and a second implementation ---------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def test_vmap_over_parameters_and_seeds_is_a_loop() -> None:
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *windows)
     one = lambda p, t, g: pg.reinforce(p, t, policy=policy, discount=g, baseline=pg.leave_one_out)[0]  # noqa: E731
     discounts = jnp.array([0.5, 0.9, 1.0])
-    got = jax.vmap(one)(logits, stacked, discounts)
+    got = jax.jit(jax.vmap(one))(logits, stacked, discounts)
     for i in range(3):
         close(got[i], one(logits[i], windows[i], float(discounts[i])))
 
@@ -179,7 +179,7 @@ def test_coefficients_may_be_traced_and_only_none_asks_for_no_entropy() -> None:
     kwargs = {"value": value, "discount": 0.9, "lam": 0.8}
     coefficients = jnp.array([0.0, 0.3])
     one = lambda c: pg.actor_critic(params, batch, policy=actor, entropy_coef=c, **kwargs)[0]["actor"]  # noqa: E731
-    got = jax.vmap(one)(coefficients)
+    got = jax.jit(jax.vmap(one))(coefficients)
     close(got, jnp.stack([one(0.0), one(0.3)]))
     assert np.abs(got[1] - got[0]).max() > 1e-3
 

@@ -218,8 +218,8 @@ def test_reinmax_is_exact_for_quadratic_functions_and_straight_through_is_not(ma
     assert np.abs(moments(ex.reinmax, make, parabola, logits, temperature=0.5)[0] - truth(parabola)).max() > 1e-2
     # Straight-through with the mean in place of the softened sample: ∂f/∂x at the action times ∂π/∂θ.
     noise, w = nodes(ex.score_function, make(logits))
-    slopes = jax.vmap(jax.grad(parabola))(1.0 * noise["x"].action)
-    straight = jax.vmap(lambda s: jax.grad(lambda l: make(l).probs @ s)(logits))(slopes)
+    slopes = jax.jit(jax.vmap(jax.grad(parabola)))(1.0 * noise["x"].action)
+    straight = jax.jit(jax.vmap(lambda s: jax.grad(lambda l: make(l).probs @ s)(logits)))(slopes)
     assert np.abs(w @ straight - truth(parabola)).max() > 1e-2
 
 
@@ -236,7 +236,7 @@ def test_reinmax_is_the_algorithm_of_the_paper_sample_by_sample(temperature: flo
         return jnp.tanh(parabola(both - stop(both) + hard))
 
     actions = np.eye(3)
-    by_hand = jax.vmap(jax.value_and_grad(paper), (None, 0))(logits, actions)
+    by_hand = jax.jit(jax.vmap(jax.value_and_grad(paper), (None, 0)))(logits, actions)
     f = lambda x: jnp.tanh(parabola(x))  # noqa: E731
     ours = estimates(ex.reinmax, pg.OneHotCategorical, f, logits, {"x": taken(actions)}, temperature=temperature)
     for x, y in zip(ours, by_hand, strict=True):

@@ -144,7 +144,7 @@ def test_weights_of_another_law_are_noticed(case: str) -> None:
     noise, _ = expectation.nodes(rule, problem.make(THETA), **options)
     _, weights = expectation.nodes(rule, problem.make(THETA + np.array([0.2, -0.1, 0.3])), **options)
     rows = flat(*estimates(rule, problem, noise, **options)(THETA, W, noise, {}))
-    assert np.abs(weights @ rows - flat(*jax.value_and_grad(problem.exact, (0, 1))(THETA, W))[0]).max() > 1e-3
+    assert np.abs(weights @ rows - flat(*jax.jit(jax.value_and_grad(problem.exact, (0, 1)))(THETA, W))[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.6])
@@ -174,7 +174,10 @@ def test_dice_is_exact_to_the_third_derivative_and_the_score_function_is_not(bas
 
 def test_biased_rules_have_the_bias_that_they_say() -> None:
     """Gumbel-softmax is exact for the softened f; straight-through has the value, but not the gradient, of f."""
-    problem, exact = cases.bernoulli(1), flat(*jax.value_and_grad(cases.bernoulli(1).exact, (0, 1))(THETA, W))[0]
+    problem, exact = (
+        cases.bernoulli(1),
+        flat(*jax.jit(jax.value_and_grad(cases.bernoulli(1).exact, (0, 1)))(THETA, W))[0],
+    )
     found = {}
     for rule in (expectation.gumbel_softmax, expectation.straight_through):
         noise, weights = expectation.nodes(rule, problem.make(THETA))

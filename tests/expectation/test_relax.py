@@ -132,7 +132,7 @@ def sampled_twice() -> tuple[Any, np.ndarray]:
 
 
 def variance(noise: Any, weights: Any, w: Any) -> Any:
-    grads = jax.vmap(lambda n: jax.grad(surrogate(n))(jnp.asarray(LOGITS), w))(noise)
+    grads = jax.jit(jax.vmap(lambda n: jax.grad(surrogate(n))(jnp.asarray(LOGITS), w)))(noise)
     mean = weights @ grads
     return weights @ jnp.sum(grads**2, -1) - mean @ mean
 

@@ -98,7 +98,7 @@ def test_evolution_strategies_are_unbiased_for_the_smoothed_function(monkeypatch
         )[0]
         mean, _ = moments(of_noise(search, noise[:, None], monkeypatch), weights)
         close(mean, smoothed)
-    assert np.abs(smoothed - np.asarray(jax.grad(quartic)(jnp.asarray(THETA)))).max() > 0.1
+    assert np.abs(smoothed - np.asarray(jax.jit(jax.grad(quartic))(jnp.asarray(THETA)))).max() > 0.1
 
 
 def test_pgpe_is_unbiased_for_mean_and_scale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_shaping_goes_by_ranks_alone() -> None:
 def noise_of(num: int) -> np.ndarray:
     """The noise of a search, [N, 2]: that of pair i comes from the key folded with i."""
     one = lambda i: jax.random.normal(jax.random.fold_in(KEY, i), (2,), float)  # noqa: E731
-    return np.asarray(jax.vmap(one)(jnp.arange(num)))
+    return np.asarray(jax.jit(jax.vmap(one))(jnp.arange(num)))
 
 
 def both_sides(noise: np.ndarray) -> np.ndarray:
@@ -513,7 +513,7 @@ def test_what_f_gives_beside_its_value_comes_back_for_each_value(chunk_size: int
         jax.tree.map(np.testing.assert_array_equal, plain, grads)
         assert info.aux is None
         assert told.aux["x"].shape[1:] == (sides, 2)
-        values = jax.vmap(jax.vmap(quadratic))(told.aux["x"])
+        values = jax.jit(jax.vmap(jax.vmap(quadratic)))(told.aux["x"])
         np.testing.assert_allclose(values.mean(), told.value, rtol=1e-6)
     with pytest.raises(TypeError, match=r"with has_aux=True f must give \(value, aux\)"):
         ex.spsa(KEY, at, quadratic, epsilon=0.1, has_aux=True)

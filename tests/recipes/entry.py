@@ -120,7 +120,7 @@ class Subject:
     def lane(self, tree: Any, name: str, number: float | None = None) -> Any:
         """One lane of a state or of metrics, on the host, in float64."""
         i = list(self.lanes).index((name, number))
-        return jax.tree.map(lambda x: as_numpy(x[i]), tree)
+        return jax.tree.map(lambda x: as_numpy(x, i), tree)
 
     def tables(self, state: Any) -> tuple[Any, ...]:
         """Actor and critic that are trained, and what else is; of a population [n, ...]."""
@@ -150,10 +150,11 @@ class Subject:
         return state, jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def as_numpy(x: Any) -> np.ndarray:
+def as_numpy(x: Any, at: Any = ...) -> np.ndarray:
+    """An array on the host, or a part of it: taken there, because on the device each shape needs a program."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(x))
-    x = np.asarray(x)
+        return np.asarray(jax.random.key_data(x))[at]
+    x = np.asarray(np.asarray(x)[at])
     return x.astype(np.float64) if x.dtype == np.float32 else x
 
 
