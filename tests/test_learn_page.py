@@ -54,7 +54,7 @@ def test_seconds_are_only_of_cells_that_ran_alone_with_equally_many_seeds(other:
     assert found[""][2] == "at 10 seconds"
     assert found["c"][0].startswith("3.0")
     assert found["c"][1] == "–"
-    assert columns(learn_page.at_equal_cost([fair[0], odd]))[""] == ["recipe", "at 100 steps"]
+    assert columns(learn_page.at_equal_cost([fair[0], odd]))[""] == ["recipe", "at 0.1 k steps"]
     assert learn_page.at_equal_cost(fair[:1]) == ""
 
 
@@ -62,14 +62,14 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
     settings = {"settings": {"make": {}, "hyper": {"discount": 0.5}, "model": {}}}
     run = {
         "setting": dict.fromkeys(("processor", "python", "jax", "pgjax", "date"), "?"), "threshold": 3.0,
-        "final_return": 1.0, "interval": [1.0, 1.0], "final_by_seed": [1.0, 1.0], "seconds": 10.0,
+        "final_return": 1.0, "interval": [1.0, 1.0], "final_by_seed": [1.0, 1.0],
         "compile_seconds": 1.0, "steps_to_threshold": [None, None], "seconds_to_threshold": [None, None],
     }  # fmt: skip
     for name in ("sac", "ppo", "a2c"):
         one = cell(name, [[1.0, 1.0], [2.0, 2.0]], steps=100.0, seconds=10.0, **run, **settings)
         path = tmp_path / "out" / name / "brax-x.json"
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({**one, "env": "brax:x"}))
+        path.write_text(json.dumps({**one, "env": "brax:x", "seconds": 10.0}))
     for layout, recipes in ((learn_page.OFF_POLICY, {"sac"}), (learn_page.ON_POLICY, {"ppo", "a2c"})):
         learn_page.write_page(
             tmp_path / "out", tmp_path, layout=layout, recipes=recipes, at_random={"brax:x": 0.0}, num_episodes=1
