@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import Beside, bootstrap, fingerprint, interquartile_mean, quick_to_compile, table, write_json
-from learn_page import OFF_POLICY, ON_POLICY, alone, write_page
+from learn_page import OFF_POLICY, ON_POLICY, alone, file_name, write_page
 
 import pgjax as pg
 from pgjax.recipes import Recipe
@@ -33,9 +33,10 @@ THRESHOLDS = {
     "Pendulum-v1": -200.0,
     "MountainCarContinuous-v0": 90.0,
     "Reacher-misc": 45.0,
+    "brax:inverted_pendulum": 190.0,
 }
 ENVIRONMENTS = tuple(THRESHOLDS)
-CURVE, NUM_EPISODES = 100, 64
+CURVE, NUM_EPISODES, BRAX_LIMIT = 100, 64, 200
 WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_discrete", "td3")
 
 
@@ -56,9 +57,19 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
     return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
 
 
+def environment(env_name: str) -> tuple[Any, Any]:
+    """Make an environment of gymnax, or of Brax (extra `envs`) by a name such as brax:inverted_pendulum."""
+    library, _, inside = env_name.rpartition(":")
+    if not library:
+        return gymnax.make(env_name)
+    envs = importlib.import_module("brax.envs")  # only where it is asked for
+    limited = pg.envs.from_brax(envs.get_environment(inside, backend="spring"), episode_length=BRAX_LIMIT)
+    return pg.envs.PooledReset(limited), None
+
+
 def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> Recipe:
     """Make the run of a cell; scale shortens it."""
-    env, env_params = gymnax.make(env_name)
+    env, env_params = environment(env_name)
     make = dict(settings["make"])
     steps = make.get("num_envs", 1) * make.get("num_steps", 1)
     make["total_steps"] = max(int(scale * make["total_steps"]), 2 * steps)
@@ -108,7 +119,7 @@ def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dic
 
 def evaluate(recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool) -> np.ndarray:
     """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
-    env, env_params = gymnax.make(env_name)
+    env, env_params = environment(env_name)
 
     def play(key: jax.Array, params: Any) -> jax.Array:
         result = pg.evaluate(
@@ -167,7 +178,7 @@ def uniform_policy(space: Any) -> Any:
 
 def random_return(env_name: str) -> float:
     """Measure what actions drawn uniformly earn, the mean over 256 episodes."""
-    env, env_params = gymnax.make(env_name)
+    env, env_params = environment(env_name)
     uniform = uniform_policy(env.action_space(env_params))
     played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=env_params, num_episodes=256)
     return float(played.episode_return.mean())
@@ -194,7 +205,7 @@ def main() -> None:
     chosen = cells(options.only or sorted(mine - {"published"}), options.env)
     rows = []
     for (name, env_name), settings in chosen.items():
-        path = options.out / name / f"{env_name}.json"
+        path = options.out / name / f"{file_name(env_name)}.json"
         mark = fingerprint(settings, options.seeds, scale)
         known = json.loads(path.read_text()) if path.exists() else {}
         again = options.fresh or (options.seconds and not alone(known))

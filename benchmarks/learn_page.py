@@ -47,7 +47,15 @@ Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
 
 {table}
 
-![Returns of all recipes on {env} against environment steps]({name}/{env}.png)
+![Returns of all recipes on {env} against environment steps]({name}/{file}.png)
+{equal}"""
+
+EQUAL = """
+Beside each other at equal environment steps, and at equal seconds: the returns of training, explored as each recipe
+does, interquartile mean over seeds with its interval. Seconds are without compilation, of {seeds} seeds side by side,
+and only of cells that ran alone.
+
+{table}
 """
 
 
@@ -59,6 +67,7 @@ class Page(NamedTuple):
     title: str
     intro: str
     first: tuple[str, str]  # a cell for the example
+    beside: tuple[str, ...] = ()  # recipes of another page that are compared at equal steps, where they were run
 
 
 ON_POLICY = Page(
@@ -74,7 +83,13 @@ OFF_POLICY = Page(
     "What recipes with action values learn",
     "Each recipe that learns the values of actions, from a replay or on-policy, in the small environments",
     ("sac", "Pendulum-v1"),
+    ("ppo",),
 )
+
+
+def file_name(env: str) -> str:
+    """Write the name of an environment so that it may be that of a file anywhere."""
+    return env.replace(":", "-")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -130,6 +145,32 @@ def row(cell: dict[str, Any], figures: dict[str, dict[str, list[Any]]]) -> list[
 HEADER = ["recipe", "return", "steps", "reached", "steps to it", "seconds to it", "seconds + compile", "published"]
 
 
+def at_point(cell: dict[str, Any], axis: str, point: float) -> str:
+    """Write the return of training at a number of steps or seconds: of the last row of the curve up to there."""
+    row = int(np.searchsorted(cell["curve"][axis], point, side="right")) - 1
+    returns = np.array(cell["curve"]["return"][max(row, 0)], np.float64)
+    if row < 0 or np.isnan(returns).any():
+        return "–"
+    low, high = bootstrap(returns)
+    return f"{interquartile_mean(returns):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def at_equal_cost(cells: list[dict[str, Any]]) -> str:
+    """Write the table of all cells of an environment at the largest step, and second, that all of them came to."""
+    if len(cells) < 2:
+        return ""
+    steps = min(cell["curve"]["steps"][-1] for cell in cells)
+    seeds = max(cell["seeds"] for cell in cells)
+    quiet = [cell for cell in cells if alone(cell) and cell["seeds"] == seeds]
+    seconds = min((cell["curve"]["seconds"][-1] for cell in quiet), default=0.0)
+    header = ["recipe", f"at {in_words(steps)} steps", *([f"at {seconds:.3g} seconds"] if len(quiet) > 1 else [])]
+    rows = []
+    for cell in sorted(cells, key=lambda cell: cell["recipe"]):
+        timed = at_point(cell, "seconds", seconds) if cell in quiet else "–"
+        rows.append([f"`{cell['recipe']}`", at_point(cell, "steps", steps), timed][: len(header)])
+    return EQUAL.format(seeds=seeds, table=markdown(header, rows))
+
+
 def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
     """Draw the median over seeds of every recipe's return, with the middle half of the seeds."""
     figure, (panel,) = axes(width=8.0, height=5.0)
@@ -171,7 +212,7 @@ def together(cells: list[dict[str, Any]], at_random: dict[str, float]) -> str:
 def settings_of(cell: dict[str, Any], name: str) -> list[str]:
     """Write what a cell was run with."""
     words = [f"{k}={v}" for part in ("make", "hyper", "model") for k, v in cell["settings"][part].items()]
-    link = f"[JSON]({name}/{cell['recipe']}-{cell['env']}.json)"
+    link = f"[JSON]({name}/{cell['recipe']}-{file_name(cell['env'])}.json)"
     return [f"`{cell['recipe']}` on {cell['env']}", "`" + ", ".join(words) + "`", link]
 
 
@@ -179,20 +220,26 @@ def write_page(
     folder: Path, docs: Path, *, layout: Page, recipes: set[str], at_random: dict[str, float], num_episodes: int
 ) -> None:
     """Write a page, its figures and the JSON of every cell of these recipes and environments into the documentation."""
-    known = [cell for cell in read(folder) if cell["recipe"] in recipes]
-    cells, figures = [cell for cell in known if cell["env"] in at_random], published()
+    known, figures = [cell for cell in read(folder) if cell["env"] in at_random], published()
+    cells = [cell for cell in known if cell["recipe"] in recipes]
     out = docs / layout.name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     environments: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         environments.setdefault(cell["env"], []).append(cell)
-        (out / f"{cell['recipe']}-{cell['env']}.json").write_text(json.dumps(cell) + "\n")
+    beside = [cell for cell in known if cell["recipe"] in layout.beside and cell["env"] in environments]
+    for cell in cells + beside:
+        path = out / f"{cell['recipe']}-{file_name(cell['env'])}.json"
+        path.write_text(json.dumps(cell) + "\n")
     sections = []
     for env, members in environments.items():
-        draw(env, members, out / f"{env}.png")
+        compared = members + [cell for cell in beside if cell["env"] == env]
+        draw(env, compared, out / f"{file_name(env)}.png")
         rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
         here = {"threshold": members[0]["threshold"], "at_random": at_random[env], "name": layout.name}
+        equal = at_equal_cost(compared) if layout.beside else ""
+        here |= {"file": file_name(env), "equal": equal}
         sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **here))
     dates = sorted(cell["setting"]["date"] for cell in cells)
     page = PAGE.format(
@@ -208,7 +255,7 @@ def write_page(
         last=dates[-1],
         together=together(cells, at_random),
         sections="".join(sections),
-        settings=markdown(["cell", "settings", "raw"], [settings_of(cell, layout.name) for cell in cells]),
+        settings=markdown(["cell", "settings", "raw"], [settings_of(cell, layout.name) for cell in cells + beside]),
         **{name: cells[0]["setting"][name] for name in ("processor", "python", "jax", "pgjax")},
     )
     (docs / f"{layout.name}.md").write_text(page)

@@ -13,7 +13,7 @@ import scipy.stats
 
 import pgjax as pg
 from pgjax.distributions import draw_noise
-from pgjax.exploration import StateDependentNormal, StateDependentTanhNormal
+from pgjax.exploration import StateDependentNormal, StateDependentTanhNormal, WarmUp
 from pgjax.networks import StateDependentPolicy, default_actor_critic
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -125,6 +125,18 @@ def test_a_rollout_holds_one_matrix_for_each_environment_and_draws_another_when_
             assert np.abs(x - y).max() > 1e-2
     # With as many unknowns as steps anything would be explained: the observations are not on a plane.
     assert all(np.linalg.matrix_rank(t.obs[:4, b]) == 3 for b in range(B))
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_a_warm_up_holds_the_noise_as_long_as_the_distribution_inside(random: bool) -> None:
+    d = StateDependentTanhNormal(jnp.zeros((2, D)), jnp.ones((2, F)), jnp.ones((F, D)), 3, -1.0, 1.0)
+    warm = WarmUp(random, d, -1.0, 1.0)
+    noise = draw_noise(warm, jax.random.key(0), num_draws=7)
+    actions = np.asarray(jax.vmap(warm.sample_from)(noise))
+    for t in range(7):
+        np.testing.assert_array_equal(actions[t], actions[3 * (t // 3)])
+    assert np.abs(actions[::3][1:] - actions[::3][:-1]).min() > 1e-3
+    assert WarmUp(random, pg.Normal(jnp.zeros((2, D)), 1.0), -1.0, 1.0).hold == 1
 
 
 @pytest.mark.parametrize(

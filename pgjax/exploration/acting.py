@@ -213,7 +213,8 @@ class ClippedNormal(Base):
 class WarmUp(Base):
     """Actions drawn uniformly while a flag is set, else those of another distribution.
 
-    Nothing branches in Python, so that the length of the warm-up may be traced.
+    Nothing branches in Python, so that the length of the warm-up may be traced. Where the distribution holds its noise
+    for several steps of a rollout, so does the warm-up: an action is then drawn once for all of them.
 
     Shapes: as the distribution: [..., D] in a box, or discrete.
 
@@ -260,6 +261,12 @@ class WarmUp(Base):
         """How many trailing axes of an action are summed over by log_prob: those of the distribution."""
         number: int = self.distribution.event_ndim
         return number
+
+    @property
+    def hold(self) -> int:
+        """Steps of a rollout that share their noise: those of the distribution, also while actions are random."""
+        steps: int = getattr(self.distribution, "hold", 1)
+        return steps
 
     def base_noise(self, key: Array) -> Any:
         """Draw the noise of both: that of a uniform action, and that of the distribution.

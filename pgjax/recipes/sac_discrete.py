@@ -22,12 +22,12 @@ from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 1e-3  # of Adam for the actor, and for log α
-    critic_learning_rate: Number = 1e-3  # of Adam for the critics
+    learning_rate: Number = 2e-3  # of Adam for the actor, and for log α
+    critic_learning_rate: Number = 2e-3  # of Adam for the critics
     discount: Number = 0.99  # γ, per environment step
-    target_rate: Number = 0.005  # τ: how much of the new critics the target takes at each gradient step
+    target_rate: Number = 0.05  # τ: how much of the new critics the target takes at each gradient step
     temperature: Number = 1.0  # α, reward units per nat: the fixed one, or the first of the learned ones
-    entropy_share: Number = 0.5  # h: what the learned α aims at, as a share of log A, the entropy of chance
+    entropy_share: Number = 0.2  # h: what the learned α aims at, as a share of log A, the entropy of chance
 
 
 @struct.dataclass
@@ -71,6 +71,9 @@ def make_train(
 
     A share h near 1 is hard to hold where episodes end by mistakes: entropies to come are part of Q, so that α and the
     differences of Q grow together. On CartPole-v1, α rose past 100 with h = 0.98.
+
+    Rates and τ are larger than those of `sac`: on CartPole-v1 with rates of 0.001 and τ = 0.01 the returns of two seeds
+    stayed near 200 for 40 000 steps, with h of 0.02 as of 0.6; with 0.002, 0.05 and h = 0.2 they came to 500.
 
     Args:
         As `sac.make_train`, but of env: it has A discrete actions; and:
