@@ -41,7 +41,7 @@ WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_dis
 
 
 def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read the settings of each recipe and environment; the order is that of the environments."""
+    """Read the settings of each recipe and environment, without the notes; the order is that of the environments."""
     found = {}
     for path in sorted(FOLDER.glob("*.toml")):
         if path.stem == "published" or (only and path.stem not in only):
@@ -50,6 +50,7 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
             if env_name not in ENVIRONMENTS:
                 raise ValueError(f"{path.name} has a table {env_name}; it must be one of {', '.join(ENVIRONMENTS)}.")
             if not environments or env_name in environments:
+                settings = {name: x for name, x in settings.items() if name != "note"}
                 found[path.stem, env_name] = {"make": {}, "hyper": {}, "model": {}, **settings}
     missing = set(only or ()) - {name for name, _ in found}
     if missing:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ SECTION = """
 Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
 
 {table}
-
+{notes}
 ![Returns of all recipes on {env} against environment steps]({name}/{file}.png)
 {equal}"""
 
@@ -100,6 +101,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def published() -> dict[str, dict[str, list[Any]]]:
     """Read the published figures."""
     return tomllib.loads((Path(__file__).parent / "learn" / "published.toml").read_text())
+
+
+def notes_on(env: str, recipes: Iterable[str]) -> str:
+    """Write what the settings note on these recipes in an environment, such as why they miss a figure."""
+    lines = []
+    for recipe in sorted(recipes):
+        settings = tomllib.loads((Path(__file__).parent / "learn" / f"{recipe}.toml").read_text()).get(env, {})
+        lines += [f"- `{recipe}`: {settings['note']}\n"] if "note" in settings else []
+    return "".join(["\n", *lines]) if lines else ""
 
 
 def in_words(number: float) -> str:
@@ -239,7 +249,7 @@ def write_page(
         rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
         here = {"threshold": members[0]["threshold"], "at_random": at_random[env], "name": layout.name}
         equal = at_equal_cost(compared) if layout.beside else ""
-        here |= {"file": file_name(env), "equal": equal}
+        here |= {"file": file_name(env), "equal": equal, "notes": notes_on(env, {cell["recipe"] for cell in members})}
         sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **here))
     dates = sorted(cell["setting"]["date"] for cell in cells)
     page = PAGE.format(

@@ -99,3 +99,9 @@ def test_settings_name_environments_and_hyper_parameters_that_there_are() -> Non
     found = learn.cells(None, None)
     assert {env_name for _, env_name in found} <= set(learn.THRESHOLDS)
     assert any(env_name.startswith("brax:") for _, env_name in found)
+
+
+def test_notes_are_told_on_the_page_and_are_no_settings() -> None:
+    assert learn_page.notes_on("Pendulum-v1", ["ppo", "impala"]).startswith("\n- `impala`: held noise")
+    assert learn_page.notes_on("Pendulum-v1", ["ppo"]) == ""
+    assert all(set(settings) == {"make", "hyper", "model"} for settings in learn.cells(None, None).values())

@@ -85,7 +85,7 @@ def make_train(
     those of now. There is no correction for it. `train_threads` leaves the order to real threads.
 
     Args:
-        As `a2c.make_train`, and:
+        As `a2c.make_train`, but rewards are not normalised unless normalize_rewards=True; and:
         num_workers: W, workers with parameters and environments of their own.
         staleness: updates of others between the parameters that a worker takes and the update that it makes of them,
             from 0 to W - 1; None means W - 1, as if all were equally fast. With 0 it is the synchronous algorithm.

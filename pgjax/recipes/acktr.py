@@ -18,13 +18,13 @@ from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_
 class Hyper(NamedTuple):
     """Hyper-parameters: traced, so that any of them may be vmapped over."""
 
-    learning_rate: Number = 0.25  # η, by which a step is scaled at most
-    max_kl: Number = 0.002  # δ, mean divergence that a step may have, to second order, nats
+    learning_rate: Number = 4.0  # η, by which a step is scaled at most
+    max_kl: Number = 0.05  # δ, mean divergence that a step may have, to second order, nats
     damping: Number = 0.01  # ξ, shared between the factors
     decay: Number = 0.95  # of the running mean of the factors, per update
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.95  # λ of the advantage
-    value_coef: Number = 0.5  # weight of the critic's loss
+    value_coef: Number = 0.1  # weight of the critic's loss
     entropy_coef: Number = 0.01  # weight of the entropy
     anneal: Number = 1.0  # share of η and of δ that is gone at the end of the run, linearly
 
@@ -62,7 +62,8 @@ def make_train(
         θ <- θ - min(η, √(2 δ / xᵀ F x)) x,   x = F̂⁻¹ ∇L,   F̂_l = (A_l + ..) ⊗ (G_l + ..) for each layer l
 
     F is the Fisher matrix of the policy and of a critic that says N(V, 1), both as one joint distribution, so that they
-    may share layers. The critic's part is Gauss and Newton's matrix.
+    may share layers. The critic's part is Gauss and Newton's matrix. Rewards are normalised, so that the gradient is
+    small and η is larger here than the 0.25 of the paper, with which the policy stays near uniform.
 
     Args:
         As `a2c.make_train`, but for feed-forward policies of Flax's dense layers and convolutions, and rewards are

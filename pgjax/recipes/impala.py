@@ -134,7 +134,7 @@ def make_train(
     `train_host` has actors that run freely.
 
     Args:
-        As `a2c.make_train`, and:
+        As `a2c.make_train`, but rewards are not normalised unless normalize_rewards=True; and:
         lag: updates between the parameters that act and those that learn, at least 0; 0 is an on-policy actor-critic.
 
     Returns:

@@ -83,7 +83,12 @@ RECIPES = {
         critic=False,
     ),
     "a2c": Entry(
-        a2c, COMMON | CRITIC, CHANGES | CRITIC_CHANGES, LEARNER | CRITIC | {"entropy_coef": 0.0}, derivations.a2c
+        a2c,
+        COMMON | CRITIC,
+        CHANGES | CRITIC_CHANGES,
+        LEARNER | CRITIC | {"entropy_coef": 0.0},
+        derivations.a2c,
+        {"normalize_rewards": False},
     ),
     "ppo": Entry(
         ppo,
