@@ -7,6 +7,7 @@ one device. Prints the names of the cases that passed; an error ends the process
 from collections.abc import Callable
 from typing import Any
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +106,12 @@ def spread(function: Callable[[Any], Any], specs: PartitionSpec = SPREAD) -> Cal
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=SPREAD, out_specs=specs))
 
 
+def spread_keys(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    mesh = jax.make_mesh((DEVICES,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
+    own = lambda keys: function(keys[0])  # noqa: E731
+    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=PartitionSpec("b"), out_specs=SPREAD))
+
+
 def check(got: dict[str, Any], want: dict[str, Any]) -> None:
     assert set(got) == set(want)
     for name, result in got.items():
@@ -151,6 +158,52 @@ def noisy(d: dict[str, Any]) -> Any:
             "permutation": order[None, :1]}  # fmt: skip
 
 
+def acting(params: Any, obs: Any) -> pg.Categorical:
+    return pg.Categorical(obs @ params)
+
+
+def remembering(params: Any, obs: Any, memory: Any) -> tuple[pg.Categorical, Any]:
+    memory, _ = memory
+    memory = 0.5 * memory + obs
+    return acting(params, memory), (memory, jnp.zeros(2))
+
+
+ROLLED = (
+    "rollout", "episode return", "truncation value", "rollout with memory", "unroll_policy", "rollout_with_states",
+    "evaluate", "reinforce",
+)  # fmt: skip
+
+
+def windows(key: Any) -> dict[str, Any]:
+    """What a device does with environments and a key of its own; the parameters are the same everywhere."""
+    env, env_params = gymnax.make("CartPole-v1")
+    params, few = jnp.array([[0.3, -0.2]] * 4), env_params.replace(max_steps_in_episode=6)
+    run = {"env": env, "env_params": few}
+    start_key, key = jax.random.split(key)
+    state = pg.init_rollout(start_key, **run, num_envs=2)
+    with_memory = pg.init_rollout(start_key, **run, num_envs=2, policy_state=(jnp.zeros((2, 4)), jnp.zeros(2)))
+    after, window = pg.rollout(key, params, state, policy=acting, **run, num_steps=9)
+    value = lambda params, obs: obs @ params[:, 0]  # noqa: E731
+    judged = pg.rollout(key, params, state, policy=acting, **run, num_steps=9, truncation_value=value)[1]
+    _, remembered = pg.rollout(key, params, with_memory, policy=remembering, **run, num_steps=9)
+    memory = {"policy_state": with_memory.policy_state, "start_policy_state": with_memory.policy_state}
+    again, _ = pg.unroll_policy(params, remembered, **memory, policy=remembering)
+    played = pg.evaluate(key, params, policy=acting, **run, num_episodes=2)
+    gradient, _ = pg.reinforce(params, window, policy=acting, discount=0.9)
+    return {
+        "rollout": window.obs[..., 0],
+        "episode return": after.episode_return[None],
+        "truncation value": judged.truncation_value,
+        "rollout with memory": remembered.log_prob,
+        "unroll_policy": again.log_prob(remembered.action),
+        "rollout_with_states": pg.rollout_with_states(key, params, state, policy=acting, **run, num_steps=3)[2].obs[
+            ..., 0
+        ],
+        "evaluate": played.episode_return[None],
+        "reinforce": gradient[0][None],
+    }
+
+
 def main() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_disable_most_optimizations", True)
@@ -168,6 +221,14 @@ def main() -> None:
     want = {"accumulate": (reward**2).mean(), "epochs": 2 * reward.sum()}
     want["accumulate of what is reduced"] = want["accumulate"]
     check(spread(together(REDUCED), SAME)(data), want)
+
+    keys = jax.random.split(jax.random.key(3), DEVICES)
+    alone = jax.jit(windows)
+    parts = [alone(key) for key in keys]
+    want = jax.tree.map(lambda *xs: jnp.concatenate(xs, 1), *parts)
+    # JAX adds up over devices what is differentiated with respect to something that they share.
+    want["reinforce"] = jnp.tile(sum(part["reinforce"] for part in parts), (1, DEVICES))
+    check(spread_keys(windows)(keys), want)
 
     for name, values in spread(noisy)(data).items():
         assert len(np.unique(values)) >= DEVICES - 1, name

@@ -1,4 +1,4 @@
-"""Everything on arrays works inside `jax.shard_map` with its default checks, in a process with eight CPU devices."""
+"""Everything on arrays, and rollouts, work under `jax.shard_map` with its default checks, on eight CPU devices."""
 
 import os
 import pathlib
@@ -20,5 +20,5 @@ def test_every_function_runs_under_shard_map_with_its_default_checks() -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     passed = run.stdout.split("\n")
-    for group in (sharded.RETURNS, sharded.PER_STEP, sharded.LOCAL, sharded.REDUCED):
+    for group in (sharded.RETURNS, sharded.PER_STEP, sharded.LOCAL, sharded.REDUCED, sharded.ROLLED):
         assert set(group) <= set(passed)

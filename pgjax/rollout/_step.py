@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _checks
+from pgjax._sharding import as_one_type
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import action_from_noise, log_prob_of, sample_action
 from pgjax.envs.boundary import Outcome, StepRandomness, batched_step
@@ -92,9 +93,10 @@ def value_after(
     def evaluate() -> Array:
         values = _checks.as_floating(f"the result of {name}", value(*arguments))
         _checks.require_one_each(f"result of {name}", values, needed.shape)
-        return jnp.where(needed, values, 0.0)
+        return as_one_type(jnp.where(needed, values, 0.0), needed, *arguments)
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate))
+    zero = as_one_type(zero, needed, *arguments)
     return jax.lax.cond(needed.any(), evaluate, lambda: zero)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._sharding import one_type
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.envs.description import agents_of, given_params, params_axes
 from pgjax.returns import bootstrap_values, discounted_returns
@@ -59,7 +60,8 @@ def rollout_with_states(
         after, row = step_once(params, state, inputs, policy=policy, env=env, env_params=env_params)
         return after, (row, state)
 
-    after, (trajectory, states) = jax.lax.scan(body, state, inputs, length=num_steps)
+    varied, state = one_type(body, state, inputs, params)
+    after, (trajectory, states) = jax.lax.scan(varied, state, inputs, length=num_steps)
     return after, trajectory, states
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._sharding import one_type
 from pgjax._types import Environment, Params, Policy, RolloutState, Trajectory, Value
 from pgjax.distributions import draw_noise
 from pgjax.envs.boundary import Outcome, batched_reset, draw_randomness
@@ -133,6 +134,7 @@ def rollout(
     inputs = window_inputs(key, params, state, policy, env, env_params, num_steps, noise, actions)
     keep = None if truncation_value is None else functools.partial(_value_where_truncated, truncation_value, params)
     body = functools.partial(step_once, params, policy=policy, env=env, env_params=env_params, keep=keep)
+    body, state = one_type(body, state, inputs, params)
     return jax.lax.scan(body, state, inputs, length=num_steps)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._sharding import one_type
 from pgjax._types import Environment, Params, Policy, RolloutState
 from pgjax.distributions import sample_action
 from pgjax.envs.boundary import batched_step, draw_randomness
@@ -100,7 +101,8 @@ def evaluate(
         count, state = carry
         return jnp.any(state.num_episodes == 0) & (count < limit)
 
-    _, state = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state))
+    varied, start = one_type(body, (jnp.int32(0), state), key, params)
+    _, state = jax.lax.while_loop(goes_on, varied, start)
     return Evaluation(state.episode_return, state.episode_length)
 
 

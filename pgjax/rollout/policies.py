@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from pgjax import _checks
 from pgjax._compile import compiled
+from pgjax._sharding import one_type
 from pgjax._types import Params, Policy, Trajectory
 from pgjax.rollout._episodes import restarted
 
@@ -102,4 +103,6 @@ def unroll(
         after = jax.tree.map(_checks.as_dtype_of, carry, after)
         return after, (distribution, extras, after)
 
-    return jax.lax.scan(body, policy_state, (trajectory.obs, trajectory.step))[1]
+    window = (trajectory.obs, trajectory.step)
+    varied, policy_state = one_type(body, policy_state, window, start_policy_state, params)
+    return jax.lax.scan(varied, policy_state, window)[1]
