@@ -9,6 +9,7 @@ import argparse
 import importlib
 import inspect
 import json
+import math
 import time
 import tomllib
 from pathlib import Path
@@ -72,12 +73,13 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     """Make the run of a cell; scale shortens it."""
     env, env_params = environment(env_name)
     make = dict(settings["make"])
-    steps = make.get("num_envs", 1) * make.get("num_steps", 1)
-    make["total_steps"] = max(int(scale * make["total_steps"]), 2 * steps)
     make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
+    taken = inspect.signature(make_train).parameters
+    sizes = [make.get(size, taken[size].default) for size in ("num_envs", "num_steps") if size in taken]
+    make["total_steps"] = max(int(scale * make["total_steps"]), 2 * math.prod(sizes))
     if settings["model"]:
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
-        judges = {"value", "critic"} & inspect.signature(make_train).parameters.keys()
+        judges = {"value", "critic"} & taken.keys()
         network: Any = pg.networks.default_actor_critic
         if "critic" in judges:
             duelling = "value" in judges  # action values made of a value and advantages

@@ -37,7 +37,7 @@ def leaves(tree: Any) -> np.ndarray:
 @pytest.mark.parametrize("carried", ["tables", "memory and normalisers"])
 def test_without_a_lag_it_is_the_synchronous_actor_critic(carried: str) -> None:
     """Three updates, every parameter and metric; with a lag it is another algorithm from the second one on."""
-    task, settings = (world.world(), {**FUNCTIONS, **SIZES})
+    task, settings = (world.world(), {**FUNCTIONS, **SIZES, "normalize_rewards": False})
     if carried != "tables":
         task, settings = recall.task(), {**recall.SIZES, **recall.WITH_MEMORY}
     steps = 3 * settings["num_envs"] * settings["num_steps"]
