@@ -47,7 +47,7 @@ def algorithms(num_envs: int, scale: float) -> dict[str, Algorithm]:
     return {
         "REINFORCE": make(reinforce, 8, 512, 1e-2, baseline=None, **episodes),
         "REINFORCE + leave-one-out": make(reinforce, 8, 512, 1e-2, **episodes),
-        "A2C": make(a2c, 8, 8, 5e-3, num_envs=max(num_envs // 2, 2)),
+        "A2C": make(a2c, 8, 8, 3e-3, num_envs=max(num_envs // 4, 2)),
         "PPO": make(ppo, 4, 32, 2.5e-3),
     }
 

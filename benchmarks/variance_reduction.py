@@ -264,10 +264,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
         panel.barh(at, mean, xerr=[mean - low, high - mean], color=COLOURS[0], height=0.6, error_kw={"lw": 1})
         panel.set_yticks(at, [f"{estimator}" for estimator, _ in ordered], fontsize=8)
         for y, (_, row) in zip(at, ordered, strict=True):
-            panel.text(0.01, y, f"variance × {row['variance'][0]:.3g}", va="center", fontsize=7, color="white")
+            panel.text(1.02, y, f"× {row['variance'][0]:.3g}", va="center", fontsize=7)
         panel.set_title(f"{name}, {result['steps']:,} steps each")
-        panel.set_xlabel("cosine to the gradient, with 95 % interval")
-        panel.set_xlim(0.0, 1.0)
+        panel.set_xlabel("cosine to the gradient, with 95 % interval; right, variance relative to REINFORCE")
+        panel.axvline(0.0, color="0.4", linewidth=0.8)
+        panel.set_xlim(-1.0, 1.0)
     save(figure, path)
 
 
