@@ -134,8 +134,8 @@ def rollout(
     inputs = window_inputs(key, params, state, policy, env, env_params, num_steps, noise, actions)
     keep = None if truncation_value is None else functools.partial(_value_where_truncated, truncation_value, params)
     body = functools.partial(step_once, params, policy=policy, env=env, env_params=env_params, keep=keep)
-    body, state = one_type(body, state, inputs, params)
-    return jax.lax.scan(body, state, inputs, length=num_steps)
+    varied, state = one_type(body, state, inputs, params)
+    return jax.lax.scan(varied, state, inputs, length=num_steps)
 
 
 def window_inputs(
