@@ -121,11 +121,8 @@ def _section(problem: str, certificates: Sequence[Figures]) -> str:
     head_of = {"expectation": "E f", "plain": "f(θ)", "smoothed": "E f(θ + σε)"}
     rule = first["truth"] in head_of
     counted = {"enumeration": f"{first['num_trajectories']} trajectories, all listed", "recursion": "no end"}
-    head = (
-        f"{head_of[first['truth']]} = {first['objective']:.4g}."
-        if rule
-        else f"J = {first['objective']:.4g}; {counted[first['method']]}."
-    )
+    head = f"{head_of.get(first['truth'], 'J')} = {first['objective']:.4g}"
+    head += "." if rule else f"; {counted[first['method']]}."
     columns = RULE_COLUMNS if rule else COLUMNS
     return f"\n### {problem}\n\n{head}\n\n{table(columns, certificates)}"
 

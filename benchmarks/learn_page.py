@@ -157,9 +157,9 @@ HEADER = ["recipe", "return", "steps", "reached", "steps to it", "seconds to it"
 
 def at_point(cell: dict[str, Any], axis: str, point: float) -> str:
     """Write the return of training at a number of steps or seconds: of the last row of the curve up to there."""
-    row = int(np.searchsorted(cell["curve"][axis], point, side="right")) - 1
-    returns = np.array(cell["curve"]["return"][max(row, 0)], np.float64)
-    if row < 0 or np.isnan(returns).any():
+    last = int(np.searchsorted(cell["curve"][axis], point, side="right")) - 1
+    returns = np.array(cell["curve"]["return"][max(last, 0)], np.float64)
+    if last < 0 or np.isnan(returns).any():
         return "–"
     low, high = bootstrap(returns)
     return f"{interquartile_mean(returns):.1f} [{low:.1f}, {high:.1f}]"

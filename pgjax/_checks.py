@@ -238,6 +238,12 @@ def require_hashable(name: str, x: Any) -> None:
         ) from error
 
 
+def require_positive(name: str, x: Any, *, remedy: str) -> None:
+    """Raise if x is a concrete number that is not above 0; traced values and arrays are not inspected."""
+    if isinstance(x, (int, float, np.number)) and not x > 0:
+        raise ValueError(f"{name} must be positive, got {x}. {remedy}")
+
+
 def require_unit_interval(name: str, x: Any) -> None:
     """Raise if x is a concrete number outside [0, 1] or NaN; traced values and arrays are not inspected."""
     if isinstance(x, (int, float, np.number)) and not 0.0 <= float(x) <= 1.0:

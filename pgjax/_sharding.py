@@ -38,10 +38,16 @@ def one_type(body: Body, carry: Any, *others: Any) -> tuple[Body, Any]:
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return body, carry
-    entries = [_entry(leaf) for leaf in jax.tree.leaves((carry, *others))]
+    leaves = [_numbers(leaf) for leaf in jax.tree.leaves((carry, *others))]
+    everything = varying_as(jnp.zeros(()), *(x for x in leaves if x.size))
+
+    def vary_one(x: Array) -> Array:
+        x = jnp.asarray(x)
+        varied = varying_as(_numbers(x), everything)
+        return jax.random.wrap_key_data(varied, impl=jax.random.key_impl(x)) if _is_key(x) else varied
 
     def vary(tree: Any) -> Any:
-        return jax.tree.map(lambda x: _of_array(lambda x: varying_as(x, *entries), x), tree)
+        return jax.tree.map(vary_one, tree)
 
     def varied(*arguments: Any) -> Any:
         result = body(*arguments)
@@ -55,15 +61,11 @@ def as_one_type(tree: Any, *others: Any) -> Any:
     return one_type(lambda x: x, tree, *others)[1]
 
 
-def _entry(x: Any) -> Array:
-    """Something of an array that varies as it does."""
-    return _of_array(lambda x: x.ravel()[:1].sum(), jnp.asarray(x), back=False)
+def _is_key(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _of_array(function: Callable[[Array], Array], x: Any, *, back: bool = True) -> Any:
-    """Apply a function to an array, or to the numbers inside a key."""
+def _numbers(x: Any) -> Array:
+    """An array, or the numbers of a key."""
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return function(x)
-    found = function(jax.random.key_data(x))
-    return jax.random.wrap_key_data(found, impl=jax.random.key_impl(x)) if back else found
+    return jax.random.key_data(x) if _is_key(x) else x

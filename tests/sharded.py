@@ -101,15 +101,11 @@ def together(functions: dict[str, Callable[[Any], Any]]) -> Callable[[Any], Any]
     return lambda d: {name: function(d) for name, function in functions.items()}
 
 
-def spread(function: Callable[[Any], Any], specs: PartitionSpec = SPREAD) -> Callable[[Any], Any]:
+def spread(
+    function: Callable[[Any], Any], specs: PartitionSpec = SPREAD, *, given: PartitionSpec = SPREAD
+) -> Callable[[Any], Any]:
     mesh = jax.make_mesh((DEVICES,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=SPREAD, out_specs=specs))
-
-
-def spread_keys(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    mesh = jax.make_mesh((DEVICES,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
-    own = lambda keys: function(keys[0])  # noqa: E731
-    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=PartitionSpec("b"), out_specs=SPREAD))
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=given, out_specs=specs))
 
 
 def check(got: dict[str, Any], want: dict[str, Any]) -> None:
@@ -188,6 +184,7 @@ def windows(key: Any) -> dict[str, Any]:
     _, remembered = pg.rollout(key, params, with_memory, policy=remembering, **run, num_steps=9)
     memory = {"policy_state": with_memory.policy_state, "start_policy_state": with_memory.policy_state}
     again, _ = pg.unroll_policy(params, remembered, **memory, policy=remembering)
+    states = pg.rollout_with_states(key, params, state, policy=acting, **run, num_steps=3)[2]
     played = pg.evaluate(key, params, policy=acting, **run, num_episodes=2)
     gradient, _ = pg.reinforce(params, window, policy=acting, discount=0.9)
     return {
@@ -196,9 +193,7 @@ def windows(key: Any) -> dict[str, Any]:
         "truncation value": judged.truncation_value,
         "rollout with memory": remembered.log_prob,
         "unroll_policy": again.log_prob(remembered.action),
-        "rollout_with_states": pg.rollout_with_states(key, params, state, policy=acting, **run, num_steps=3)[2].obs[
-            ..., 0
-        ],
+        "rollout_with_states": states.obs[..., 0],
         "evaluate": played.episode_return[None],
         "reinforce": gradient[0][None],
     }
@@ -228,7 +223,7 @@ def main() -> None:
     want = jax.tree.map(lambda *xs: jnp.concatenate(xs, 1), *parts)
     # JAX adds up over devices what is differentiated with respect to something that they share.
     want["reinforce"] = jnp.tile(sum(part["reinforce"] for part in parts), (1, DEVICES))
-    check(spread_keys(windows)(keys), want)
+    check(spread(lambda keys: windows(keys[0]), given=PartitionSpec("b"))(keys), want)
 
     for name, values in spread(noisy)(data).items():
         assert len(np.unique(values)) >= DEVICES - 1, name

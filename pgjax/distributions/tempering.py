@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
+from pgjax import _checks
 from pgjax.distributions.bernoulli import Bernoulli
 from pgjax.distributions.beta import Beta
 from pgjax.distributions.categorical import Categorical
@@ -39,8 +39,7 @@ def tempered(distribution: Any, temperature: Array | float) -> Any:
         TypeError: for a distribution of another package.
         ValueError: if temperature is a Python number that is not positive.
     """
-    if isinstance(temperature, (int, float, np.number)) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}. For the likeliest action take mode().")
+    _checks.require_positive("temperature", temperature, remedy="For the likeliest action take mode().")
     if isinstance(distribution, Normal | TanhNormal):
         return dataclasses.replace(distribution, scale=distribution.scale * temperature**0.5)
     if isinstance(distribution, Beta):

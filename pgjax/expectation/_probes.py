@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from pgjax import _checks
@@ -150,8 +149,7 @@ def stacked(rows: list[Any]) -> Any:
 def _spread_of(name: str, x: Any, params: Params) -> Array:
     """A scalar, or a pytree like params, as one positive number for each parameter: [P]."""
     for leaf in jax.tree.leaves(x):
-        if isinstance(leaf, (int, float, np.number)) and not float(leaf) > 0.0:
-            raise ValueError(f"{name} must be positive, got {leaf}. It is the size of the perturbations.")
+        _checks.require_positive(name, leaf, remedy="It is the size of the perturbations.")
     came: Any = jax.tree.structure(x)
     if came == jax.tree.structure(params):
         tree = x

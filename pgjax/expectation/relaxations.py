@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pgjax import _checks
 from pgjax.expectation import laws
@@ -265,7 +264,7 @@ def reinmax(distribution: Any, f: Callable[[Any], Array], *, x: Any, temperature
         Liu, Dong, Liu, Yu and Gao (2023), Bridging discrete and backpropagation: straight-through and beyond.
     """
     require_methods("reinmax", distribution, "soften", remedy=_NO_SOFT_ACTION)
-    _require_positive(temperature, "The plain form of reinmax has 1.")
+    _checks.require_positive("temperature", temperature, remedy="The plain form of reinmax has 1.")
     action, _ = sampled("reinmax", distribution, x)
     hard = _floating(distribution, action)
     carried = map_parts("reinmax", lambda d, a: a + _corrected(d, a, temperature), distribution, hard)
@@ -308,16 +307,10 @@ def _consistent(distribution: Any, action: Any, noise: Any) -> Any:
 
 
 def _soft(distribution: Any, z: Any, temperature: Any) -> Any:
-    _require_positive(
-        temperature, "Near 0 softened samples are actions: to have these use score_function or enumerated."
-    )
+    remedy = "Near 0 softened samples are actions: to have these use score_function or enumerated."
+    _checks.require_positive("temperature", temperature, remedy=remedy)
     least = jnp.maximum(temperature, LEAST_TEMPERATURE)
     return map_parts("soften", lambda d, z: d.soften(z, least), distribution, z)
-
-
-def _require_positive(temperature: Any, remedy: str) -> None:
-    if isinstance(temperature, (int, float, np.number)) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}. {remedy}")
 
 
 def _floating(distribution: Any, action: Any) -> Any:

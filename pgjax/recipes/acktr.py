@@ -66,9 +66,9 @@ def make_train(
     small and η is larger here than the 0.25 of the paper, with which the policy stays near uniform.
 
     Args:
-        As `a2c.make_train`, but for feed-forward policies of Flax's dense layers and convolutions, and rewards are
-        normalised unless normalize_rewards=False. Functions in place of a model must call Flax modules as well: see
-        `natural.kronecker_factors`. Parameters outside these layers get no factors. And:
+        As `a2c.make_train`, but for feed-forward policies of Flax's dense layers and convolutions. Functions in place
+        of a model must call Flax modules as well: see `natural.kronecker_factors`. Parameters outside these layers get
+        no factors. And:
         exact_factors: whether the factors are expectations over actions and returns, rather than of one draw of either
             in each step, as in the paper.
 

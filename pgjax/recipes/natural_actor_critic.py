@@ -62,8 +62,7 @@ def make_train(
         w = argmin mean (A - wᵀ ∇log π(a|s))² + ξ |w|²;   θ <- θ + min(α, √(2 δ / wᵀ F w)) w
 
     Args:
-        As `a2c.make_train`, but for feed-forward policies, and rewards are normalised unless normalize_rewards=False;
-        and:
+        As `a2c.make_train`, but for feed-forward policies; and:
         num_iters: iterations of conjugate gradients in the fit of w.
         num_epochs: passes of the critic over each rollout.
         num_minibatches: minibatches in each pass; must divide num_envs * num_steps.

@@ -62,8 +62,7 @@ def make_train(
         θ <- θ - min(α, √(2 δ / xᵀ F x)) x,   x = (F + ξ)⁻¹ ∇ mean -A log π(a|s),   F over the states visited
 
     Args:
-        As `a2c.make_train`, but for feed-forward policies, and rewards are normalised unless normalize_rewards=False;
-        and:
+        As `a2c.make_train`, but for feed-forward policies; and:
         num_iters: iterations of conjugate gradients.
         num_epochs: passes of the critic over each rollout.
         num_minibatches: minibatches in each pass; must divide num_envs * num_steps.

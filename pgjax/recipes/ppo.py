@@ -64,7 +64,7 @@ def make_train(
         minimise mean of -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + c_v ½ (V - A - v)² - c_e H,   ρ = π(a|s) / π_old(a|s)
 
     Args:
-        As `a2c.make_train`, but rewards are normalised unless normalize_rewards=False; and:
+        As `a2c.make_train`, and:
         num_epochs: passes over each rollout.
         num_minibatches: minibatches in each pass; must divide num_envs * num_steps. With a recurrent policy whole
             sequences are kept, the environments alone are shuffled, and it must divide num_envs.

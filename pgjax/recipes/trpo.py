@@ -63,8 +63,7 @@ def make_train(
         minimise L(θ) = -mean ρ A   subject to   mean KL(π_old ‖ π_θ) <= δ,   ρ = π_θ(a|s) / π_old(a|s)
 
     Args:
-        As `a2c.make_train`, but for feed-forward policies, and rewards are normalised unless normalize_rewards=False;
-        and:
+        As `a2c.make_train`, but for feed-forward policies; and:
         num_iters: iterations of conjugate gradients.
         num_backtracks: lengths that the line search tries.
         num_epochs: passes of the critic over each rollout.

@@ -167,5 +167,5 @@ def test_search_problems_that_make_no_sense_are_refused_by_name():
         exact.search_problem("x", 3.0, params=np.ones(2), scale=0.1)
     with pytest.raises(ValueError, match="the result of f must have shape"):
         exact.search_problem("x", lambda x: x, params=np.ones(2), scale=0.1)
-    with pytest.raises(ValueError, match=r"direction must be one of .'plain', 'smoothed'. on a search problem"):
+    with pytest.raises(ValueError, match=r"direction must be one of .'plain', 'smoothed'. on this problem"):
         exact.certify(ex.score_function, problem_of("search"))

@@ -53,7 +53,7 @@ def _expected_critic(problem: Any, trajectory: Trajectory) -> Array:
 
 
 def _coefficients() -> list[Candidate]:
-    def entry(name: str, coefficient: Any, claim: str | None = "gradient") -> Candidate:
+    def entry(name: str, coefficient: Any, **more: Any) -> Candidate:
         def arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
             advantage = returns(problem, trajectory)
             centred = problem.erring_critic(trajectory.obs, trajectory.action) - _expected_critic(problem, trajectory)
@@ -63,8 +63,8 @@ def _coefficients() -> list[Candidate]:
             }
 
         return Candidate(
-            f"control variate, {name}", control_variate, arguments, claim=claim, group_size=2 if claim else 1,
-            needs=(*WHOLE, FINITE), reference="Gu et al. (2017)",
+            f"control variate, {name}", control_variate, arguments, needs=(*WHOLE, FINITE),
+            reference="Gu et al. (2017)", **{"group_size": 2, **more},
         )  # fmt: skip
 
     return [
@@ -78,7 +78,7 @@ def _coefficients() -> list[Candidate]:
         ),
         entry(
             "conservative, covariance of the own step, wrong critic",
-            lambda a, c: conservative_coefficient(single_sample_covariance(a, c)), None,
+            lambda a, c: conservative_coefficient(single_sample_covariance(a, c)), claim=None, group_size=1,
         ),
     ]  # fmt: skip
 

@@ -30,21 +30,21 @@ def inference_candidates() -> list[Candidate]:
     """
     reference = "Abdolmaleki et al. (2018)"
     return [
-        Candidate("MPO, all actions", every_action, claim="exponentiated", needs=(FINITE,), reference=reference),
+        Candidate("MPO, all actions", _every_action, claim="exponentiated", needs=(FINITE,), reference=reference),
         Candidate(
-            "MPO, 2 actions drawn", drawn_actions, lambda p, noise: {"num_samples": 2}, claim=None, needs=(FINITE,),
+            "MPO, 2 actions drawn", _drawn_actions, lambda p, noise: {"num_samples": 2}, claim=None, needs=(FINITE,),
             reference=reference,
         ),
         Candidate(
             "MPO, all actions, exact critic", expected_gradient,
-            lambda p, t: {"critic": p.critic, "rule": every_action, **weight(p, t)}, claim=None,
+            lambda p, t: {"critic": p.critic, "rule": _every_action, **weight(p, t)}, claim=None,
             needs=("own data", "exact value", FINITE), reference=reference,
         ),
     ]  # fmt: skip
 
 
 @ex.rule()
-def every_action(distribution: Any, f: F) -> Array:
+def _every_action(distribution: Any, f: F) -> Array:
     """Weight the log-probability of each action by π(a) exp f(a), normalised."""
     actions, probs = distribution.support()
     log_prob = jax.vmap(distribution.log_prob)(actions)
@@ -55,9 +55,9 @@ def every_action(distribution: Any, f: F) -> Array:
 
 
 @ex.rule(x=many("own"))
-def drawn_actions(distribution: Any, f: F, *, x: Any, num_samples: int) -> Array:
+def _drawn_actions(distribution: Any, f: F, *, x: Any, num_samples: int) -> Array:
     """Weight the log-probability of each action drawn by exp f(a), normalised over them."""
-    actions, log_prob = sampled("drawn_actions", distribution, x)
+    actions, log_prob = sampled("_drawn_actions", distribution, x)
     value = jax.vmap(f)(actions)
     weights = softmax_weight(value, temperature=1.0, axis=0)
     return jax.lax.stop_gradient(jnp.mean(value, axis=0)) + ex.gradient_only(jnp.sum(weights * log_prob, axis=0))

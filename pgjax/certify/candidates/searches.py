@@ -74,14 +74,13 @@ def _count(number: Any, problem: Any) -> int:
     return number(problem) if callable(number) else number
 
 
-def _evolution() -> list[Candidate]:
-    def strategy(**options: Any) -> Call:
-        return lambda key, at, f, scale, number: ex.evolution_strategy(
-            key, at, f, num_pairs=number, scale=scale, **options
-        )
+def _strategy(**options: Any) -> Call:
+    return lambda key, at, f, scale, number: ex.evolution_strategy(key, at, f, num_pairs=number, scale=scale, **options)
 
+
+def _evolution() -> list[Candidate]:
     def forward(key: Any, at: Array, f: Any, scale: Array, number: int) -> Any:
-        return strategy(antithetic=False, baseline=f(at))(key, at, f, scale, number)
+        return _strategy(antithetic=False, baseline=f(at))(key, at, f, scale, number)
 
     def pgpe(key: Any, at: Array, f: Any, scale: Array, number: int) -> Any:
         return ex.pgpe(key, at, f, num_pairs=number, scale=scale)
@@ -91,10 +90,10 @@ def _evolution() -> list[Candidate]:
 
     salimans, nesterov, sehnke = "Salimans et al. (2017)", "Nesterov and Spokoiny (2017)", "Sehnke et al. (2010)"
     return [
-        _search("evolution strategy", strategy(), "smoothed", MEAN, salimans),
-        _search("evolution strategy, one-sided", strategy(antithetic=False), "smoothed", MEAN, salimans),
+        _search("evolution strategy", _strategy(), "smoothed", MEAN, salimans),
+        _search("evolution strategy, one-sided", _strategy(antithetic=False), "smoothed", MEAN, salimans),
         _search("evolution strategy, one-sided, f(θ) as baseline", forward, "smoothed", MEAN, nesterov),
-        _search("evolution strategy, 2 pairs", strategy(), "smoothed", MEAN, salimans, num_pairs=2),
+        _search("evolution strategy, 2 pairs", _strategy(), "smoothed", MEAN, salimans, num_pairs=2),
         _search("PGPE, f(μ) as baseline", pgpe_at, "smoothed", BOTH, sehnke),
         _search("PGPE, 2 pairs, the other as baseline", pgpe, "smoothed", BOTH, sehnke, num_pairs=2),
     ]
@@ -103,22 +102,17 @@ def _evolution() -> list[Candidate]:
 def _ranked() -> list[Candidate]:
     """What goes by ranks has no units of f: no gradient is claimed. Ranks jump, and so nothing is integrated."""
 
-    def shaped(shaping: Any) -> Call:
-        return lambda key, at, f, scale, number: ex.evolution_strategy(
-            key, at, f, num_pairs=number, scale=scale, shaping=shaping
-        )
-
     def ars(key: Any, at: Array, f: Any, scale: Array, number: int) -> Any:
         return ex.ars(key, at, f, num_pairs=number, num_top=number // 2, scale=scale)
 
     more: dict[str, Any] = {"num_pairs": 4, "law": SAMPLED}
     return [
         _search(
-            "evolution strategy, centered ranks, 4 pairs", shaped(ex.centered_ranks), None, MEAN,
+            "evolution strategy, centered ranks, 4 pairs", _strategy(shaping=ex.centered_ranks), None, MEAN,
             "Salimans et al. (2017)", **more,
         ),
         _search(
-            "evolution strategy, utilities of NES, 4 pairs", shaped(ex.nes_utilities), None, MEAN,
+            "evolution strategy, utilities of NES, 4 pairs", _strategy(shaping=ex.nes_utilities), None, MEAN,
             "Wierstra et al. (2014)", **more,
         ),
         _search("augmented random search, 2 of 4 pairs", ars, None, MEAN, "Mania, Guy and Recht (2018)", **more),

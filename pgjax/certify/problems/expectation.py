@@ -131,12 +131,11 @@ class ExpectationProblem:
         gradients = {name: jax.jit(jax.grad(of[name]))(self.params) for name in self.directions}
         return {name: np.asarray(ravel_pytree(gradient)[0]) for name, gradient in gradients.items()}
 
-    def direction(self, name: str = "expectation") -> Array:
+    def direction(self, name: str | None = None) -> Array:
         """Compute one of the directions that are known here.
 
         Args:
-            name: "expectation", the gradient of E f; or "exponentiated", that of log E exp f, where actions can be
-                listed.
+            name: one of `directions`: None for the first of them.
 
         Returns:
             [P] float, params raveled.
@@ -144,8 +143,9 @@ class ExpectationProblem:
         Raises:
             ValueError: if there is no such direction.
         """
+        name = self.directions[0] if name is None else name
         if name not in self.directions:
-            raise ValueError(f"direction must be one of {self.directions} on an expectation problem, got {name!r}.")
+            raise ValueError(f"direction must be one of {self.directions} on this problem, got {name!r}.")
         return jnp.asarray(self.known[name])
 
 

@@ -94,22 +94,6 @@ class SearchProblem(ExpectationProblem):
         at = ravel_pytree(self.params)[0]
         return {"plain": np.asarray(jax.grad(lambda x: self.f(self.params, x))(at)), "smoothed": smoothed}
 
-    def direction(self, name: str = "smoothed") -> Array:
-        """Compute one of the directions that are known here.
-
-        Args:
-            name: "plain" (not where the scale is searched too) or "smoothed".
-
-        Returns:
-            [P] or [2 P] float, params raveled.
-
-        Raises:
-            ValueError: if there is no such direction.
-        """
-        if name not in self.directions:
-            raise ValueError(f"direction must be one of {self.directions} on a search problem, got {name!r}.")
-        return jnp.asarray(self.known[name])
-
 
 def search_problem(
     name: str,
@@ -147,8 +131,7 @@ def search_problem(
         [3.] [3.75]
     """
     _checks.require_callable("f", f)
-    if not scale > 0.0:
-        raise ValueError(f"scale must be positive, got {scale}. It is the size of the perturbations.")
+    _checks.require_positive("scale", scale, remedy="It is the size of the perturbations.")
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), params)
         start, back = ravel_pytree(params)
