@@ -182,11 +182,13 @@ def test_traces_once_for_one_set_of_shapes(name: str) -> None:
         assert not hasattr(functions()[name], "jitted")
         return
     jitted = functions()[name].jitted  # type: ignore[attr-defined]
-    jitted.clear_cache()
-    for seed in range(3):
+    known = []
+    for seed in (0, 10, 11):  # the last two are drawn by no other test
         case = CASES[name](Draw(seed))
         caller(name, case)(split(case)[0])
-    assert jitted._cache_size() == 1
+        known.append(jitted._cache_size())
+    assert known[0] > 0
+    assert set(known) == {known[0]}
 
 
 def test_the_count_of_traces_sees_a_number_that_was_compiled_in() -> None:

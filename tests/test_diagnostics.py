@@ -178,7 +178,7 @@ def test_clip_fraction_counts_both_sides() -> None:
     close(d.clip_fraction(jnp.log(ratio), clip=0.6), 1 / 7)
 
 
-def test_steps_beyond_the_bound_on_log_ratios_are_counted() -> None:
+def test_finding_10_steps_beyond_the_bound_on_log_ratios_are_counted() -> None:
     """The bound is where the loss of PPO with a negative advantage loses its gradient."""
     log_ratio = jnp.array([0.0, 19.9, 20.1, 1e4, -19.9, -20.1, jnp.inf, jnp.nan])
     advantage = jnp.array([-1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0])

@@ -84,7 +84,7 @@ POOLED_FIVE = {
 
 
 @pytest.mark.parametrize("name", [*POOLED, *POOLED_FIVE])
-def test_a_pool_resets_nothing_inside_the_loop_in_any_order(name: str) -> None:
+def test_finding_6_a_pool_resets_nothing_inside_the_loop_in_any_order(name: str) -> None:
     env = POOLED[name](MARKED) if name in POOLED else POOLED_FIVE[name](MarkedFiveValues())
     assert in_rollout(env) == 0
     assert in_start(env) == B * SIZE
@@ -120,7 +120,7 @@ def same(actual: Any, desired: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, desired)
 
 
-def test_either_order_of_a_limit_and_a_pool_is_the_same_process() -> None:
+def test_finding_6_either_order_of_a_limit_and_a_pool_is_the_same_process() -> None:
     env = probes.Probe("observation", length=10**6, chance=0.1)
     outside, inside = played(POOLED["limit outside"](env)), played(POOLED["limit inside"](env))
     same(outside, inside)

@@ -36,7 +36,7 @@ def earned(params: Any, env: Any) -> Any:
 @pytest.mark.parametrize(
     "wrap", [lambda env: env, lambda env: PooledReset(TimeLimit(env, 5), 2)], ids=["bare", "wrapped, with resets"]
 )
-def test_with_transition_gradients_the_pathwise_gradient_is_the_true_one(wrap: Any) -> None:
+def test_finding_11_with_transition_gradients_the_pathwise_gradient_is_the_true_one(wrap: Any) -> None:
     """The noise and the starts are fixed, so that central differences of the return are its gradient."""
     env = wrap(PENDULUM).with_transition_gradients()
     value_and_grad = jax.jit(jax.value_and_grad(lambda w: earned(w, env)))
@@ -47,7 +47,7 @@ def test_with_transition_gradients_the_pathwise_gradient_is_the_true_one(wrap: A
 
 
 @pytest.mark.usefixtures("foreign_ranks")
-def test_gymnax_stops_them_by_default_and_nearly_nothing_is_left() -> None:
+def test_finding_11_gymnax_stops_them_by_default_and_nearly_nothing_is_left() -> None:
     grad, stopped = (
         jax.jit(jax.grad(lambda w, env=env: earned(w, env)))(WEIGHTS)
         for env in (PENDULUM.with_transition_gradients(), PENDULUM)

@@ -201,7 +201,7 @@ def test_bad_epochs_are_named() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-def test_microbatches_of_a_trajectory_average_to_the_gradient_of_the_whole_batch() -> None:
+def test_finding_5_microbatches_of_a_trajectory_average_to_the_gradient_of_the_whole_batch() -> None:
     """Without an axis the environments are split: split along time, a return would end with each part."""
     batch, logits = tabular.random_window(0, 6), tabular.problem("three_state")[1]
     shapes = set()
@@ -230,7 +230,7 @@ def test_microbatches_are_cut_along_the_axis_that_is_given() -> None:
         np.testing.assert_allclose(got, np.mean([x.max() for x in np.split(data, parts, axis)]), rtol=1e-6)
 
 
-def test_microbatches_of_a_rollout_state_are_environments_and_other_arrays_need_an_axis() -> None:
+def test_finding_5_microbatches_of_a_rollout_state_are_environments_and_other_arrays_need_an_axis() -> None:
     state = pg.RolloutState(*[jnp.arange(6.0)] * 8)
     got = pg.accumulate(lambda state: state.obs.max(), state, num_microbatches=3)
     np.testing.assert_allclose(got, (1 + 3 + 5) / 3)

@@ -116,7 +116,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_actions_out_of_range_have_probability_zero_and_no_gradient(case: str) -> None:
+def test_finding_12_actions_out_of_range_have_probability_zero_and_no_gradient(case: str) -> None:
     make, parameters, action = IMPOSSIBLE[case]
 
     arrays = [x for x in parameters if x.dtype != bool]

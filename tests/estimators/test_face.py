@@ -248,7 +248,9 @@ def global_policy(logits: Any, obs: Any) -> Any:
     return pg.Categorical((obs - jnp.broadcast_to(GLOBAL_MEAN, obs.shape)) @ logits)
 
 
-def test_arrays_that_changed_since_a_function_was_compiled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_4_arrays_that_changed_since_a_function_was_compiled_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     batch = random_window(6, 2)
     run = lambda policy: pg.reinforce(LOGITS, batch, policy=policy, discount=0.9)  # noqa: E731
     shared, normaliser, mean = {"mean": np.zeros(3)}, Normaliser(), jnp.zeros(3)
@@ -281,14 +283,14 @@ def test_many_programs_of_one_function_are_warned_of() -> None:
 # --- what it refuses --------------------------------------------------------------------------------------------------
 
 
-def test_a_trajectory_with_the_batch_first_is_refused() -> None:
+def test_finding_12_a_trajectory_with_the_batch_first_is_refused() -> None:
     batch = random_window(8, 5)
     swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
     with pytest.raises(ValueError, match=r"^trajectory must be time-major, \[T, B\], got step of shape \[5, 7\]"):
         pg.reinforce(LOGITS, swapped, policy=policy, discount=0.9)
 
 
-def test_a_masked_row_may_hold_nan_anywhere() -> None:
+def test_finding_9_a_masked_row_may_hold_nan_anywhere() -> None:
     batch = random_window(9, 3)
     mask = jnp.ones((7, 3), bool).at[2, 1].set(False)
     value = lambda logits, obs: obs @ logits[:, 0]  # noqa: E731
@@ -305,7 +307,7 @@ def test_a_masked_row_may_hold_nan_anywhere() -> None:
 # --- findings that were wrong results ---------------------------------------------------------------------------------
 
 
-def test_gpomdp_with_leave_one_out_points_where_reinforce_does_when_columns_are_at_different_steps() -> None:
+def test_finding_2_gpomdp_with_leave_one_out_points_where_reinforce_does_when_columns_are_at_different_steps() -> None:
     env, env_params = gymnax.make("CartPole-v1")
     params = 0.1 * jax.random.normal(jax.random.key(3), (4, 2))
     act = lambda params, obs: pg.Categorical(obs @ params)  # noqa: E731
@@ -322,7 +324,7 @@ def test_gpomdp_with_leave_one_out_points_where_reinforce_does_when_columns_are_
     assert float(pg.diagnostics.cosine(got, plain)) > 0.8
 
 
-def test_gpomdp_with_leave_one_out_compares_rewards_one_by_one_where_steps_agree() -> None:
+def test_finding_2_gpomdp_with_leave_one_out_compares_rewards_one_by_one_where_steps_agree() -> None:
     mdp, logits, batch, _ = tabular.every_trajectory("two_state", 3)
     reward = batch.reward * tabular.weight(batch, mdp)
     one_by_one, _ = pg.gpomdp(logits, batch, policy=policy, discount=mdp.discount, baseline=pg.leave_one_out(reward))

@@ -1,6 +1,6 @@
 """Plant one fault at a time in the library and see that the tests it names go red.
 
-    python tests/mutants/run.py [LIST ...] [--changed-since COMMIT] [--workers N] [--fresh] [--docs]
+    python tests/mutants/run.py [LIST ...] [--one-in N] [--changed-since COMMIT] [--workers N] [--fresh] [--docs]
 
 The faults are exact replacements, listed by room in the TOML files beside this script. A fault is *caught* if the tests
 fail with it, and the test that failed passes without it. Faults that no test can see are listed with the reason, and
@@ -67,6 +67,12 @@ def load(path: Path) -> list[Fault]:
     text = path.read_text()
     rows = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)["fault"]
     return [Fault(path.stem, **{key: tuple(x) if key == "tests" else x for key, x in row.items()}) for row in rows]
+
+
+def drawn(fault: Fault, one_in: int) -> bool:
+    """Whether a sample of one fault in so many has this one: by its text, so that the others do not matter."""
+    text = "\0".join((fault.file, fault.old, fault.new))
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % one_in == 0
 
 
 def mistake(fault: Fault, root: Path = ROOT) -> str:
@@ -237,15 +243,16 @@ def changed_since(commit: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def page(faults: list[Fault], outcomes: list[Outcome]) -> str:
-    """The page of the docs: what was planted, and which test saw it."""
+def page(faults: list[Fault], outcomes: list[Outcome], listed: int) -> str:
+    """The page of the docs: what was planted of so many that are listed, and which test saw it."""
     count = {v: sum(o.verdict == v for o in outcomes) for v in ("caught", "survived", "broken", "equivalent")}
     lines = [
         "# Planted faults", "",
         "Written by `make mutants DOCS=1`, never by hand. Each fault is one replacement in the library, planted alone;",
-        "the tests of its module must fail with it. The lists are in `tests/mutants/`.", "",
-        f"{len(faults)} faults: {count['caught']} caught, {count['survived']} survived, {count['broken']} could not "
-        f"be run, {count['equivalent']} change no result.",
+        "the tests of its module must fail with it. The lists are in `tests/mutants/`; `ONE_IN=8` draws one fault in",
+        "eight of them, by the text of the fault.", "",
+        f"{len(faults)} of {listed} faults planted: {count['caught']} caught, {count['survived']} survived, "
+        f"{count['broken']} could not be run, {count['equivalent']} change no result.",
     ]  # fmt: skip
     cell = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
     for room in dict.fromkeys(fault.room for fault in faults):
@@ -274,6 +281,7 @@ def main() -> int:
     parser.add_argument(
         "--changed-since", metavar="COMMIT", help="only faults whose file, tests or list differ from it"
     )
+    parser.add_argument("--one-in", type=int, default=1, metavar="N", help="a sample: about one fault in N")
     parser.add_argument("--workers", type=int, default=2, help="how many faults at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a run counts as caught")
     parser.add_argument("--fresh", action="store_true", help="plant the faults that were caught before again")
@@ -282,7 +290,8 @@ def main() -> int:
     if options.docs and (options.lists or options.changed_since):
         parser.error("--docs describes all faults: name no list and no commit")
     paths = [HERE / f"{name}.toml" if "." not in name else Path(name) for name in options.lists] or lists()
-    faults = [fault for path in paths for fault in load(path)]
+    listed = [fault for path in paths for fault in load(path)]
+    faults = [fault for fault in listed if drawn(fault, options.one_in)]
     if options.changed_since:
         changed = changed_since(options.changed_since)
         mine = lambda f: {f.file, f"tests/mutants/{f.room}.toml", *(t.partition("::")[0] for t in f.tests)}  # noqa: E731
@@ -294,7 +303,7 @@ def main() -> int:
     for fault, outcome in bad:
         print(f"\n{outcome.verdict}: {fault.file}: {fault.note}\n  {outcome.by}")
     if options.docs:
-        PAGE.write_text(page(faults, outcomes))
+        PAGE.write_text(page(faults, outcomes, len(listed)))
     return 1 if bad else 0
 
 

@@ -691,6 +691,10 @@ RECIPES |= {
 }
 
 
+OF_EACH_KIND = ("ppo", "impala", "d4pg", "svpg")
+"""Where a law is the same for all in nature, the default tests take these: states of each kind; others are slow."""
+
+
 @functools.cache
 def subject(name: str) -> Subject:
     """The recipe with its programs."""

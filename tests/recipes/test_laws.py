@@ -13,7 +13,7 @@ import pytest
 import world
 from derivations import flat
 from entry import as_numpy
-from table import RECIPES, subject
+from table import OF_EACH_KIND, RECIPES, subject
 
 import pgjax as pg
 from pgjax.recipes import windows
@@ -191,7 +191,9 @@ def test_no_key_is_used_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.slow) for name in RECIPES]
+)
 def test_vmap_over_hyper_parameters_and_seeds_gives_what_single_runs_give(name: str) -> None:
     """The lanes of the program against one run, through the recipe as it is called eagerly."""
     run = subject(name)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import world
 from entry import FUNCTIONS, as_numpy
-from table import RECIPES
+from table import OF_EACH_KIND, RECIPES
 
 import pgjax as pg
 from pgjax.recipes import a2c, ppo
@@ -132,13 +132,10 @@ for name in sys.argv[3:]:
 """
 
 
-SEVERAL = ("ppo", "acktr", "impala", "d4pg", "maddpg_ensemble", "svpg", "evolution_strategies")  # states of each kind
-
-
 @pytest.mark.parametrize(
     "names",
-    [SEVERAL, pytest.param(tuple(sorted(RECIPES.keys() - set(SEVERAL))), marks=pytest.mark.slow)],
-    ids=["several", "others"],
+    [OF_EACH_KIND, pytest.param(tuple(sorted(RECIPES.keys() - set(OF_EACH_KIND))), marks=pytest.mark.slow)],
+    ids=["of each kind", "others"],
 )
 def test_stopped_after_any_update_a_run_goes_on_in_another_process_bit_for_bit(
     names: tuple[str, ...], tmp_path: Path
