@@ -33,6 +33,7 @@ THRESHOLDS = {
     "MountainCar-v0": -120.0,
     "Pendulum-v1": -200.0,
     "MountainCarContinuous-v0": 90.0,
+    "Breakout-MinAtar": 20.0,
     "Reacher-misc": 45.0,
     "brax:inverted_pendulum": 190.0,
 }
@@ -167,13 +168,14 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
     }
 
 
-def uniform_policy(space: Any) -> Any:
-    """Make a policy that draws actions uniformly, for observations that are vectors."""
+def uniform_policy(space: Any, num_obs_axes: int = 1) -> Any:
+    """Make a policy that draws actions uniformly, for observations of so many axes."""
 
     def uniform(params: Any, obs: jax.Array) -> Any:
+        batch = obs.shape[: obs.ndim - num_obs_axes]
         if hasattr(space, "n"):
-            return pg.Categorical(jnp.zeros((*obs.shape[:-1], space.n)))
-        ones = jnp.ones((*obs.shape[:-1], *space.shape))
+            return pg.Categorical(jnp.zeros((*batch, space.n)))
+        ones = jnp.ones((*batch, *space.shape))
         return pg.Beta(ones, ones, space.low, space.high)
 
     return uniform
@@ -182,7 +184,7 @@ def uniform_policy(space: Any) -> Any:
 def random_return(env_name: str) -> float:
     """Measure what actions drawn uniformly earn, the mean over 256 episodes."""
     env, env_params = environment(env_name)
-    uniform = uniform_policy(env.action_space(env_params))
+    uniform = uniform_policy(env.action_space(env_params), len(env.observation_space(env_params).shape))
     played = pg.evaluate(jax.random.key(2), (), policy=uniform, env=env, env_params=env_params, num_episodes=256)
     return float(played.episode_return.mean())
 

@@ -131,6 +131,15 @@ def test_an_episode_that_may_never_end_has_no_undiscounted_value():
     mdp = exact.TabularMDP(transition, np.array([[1.0], [1.0], [0.0]]), np.array([1.0, 0.0, 0.0]), 1.0)
     assert np.isnan(float(exact.objective(mdp, np.ones((3, 1)))))
     close(exact.objective(mdp.replace(discount=0.9), np.ones((3, 1))), 1 + 0.45 / 0.1, rtol=1e-12)
+    # Two states that lead only to each other: in float64 the equations are not quite singular, and have a solution.
+    transition = np.zeros((4, 1, 4))
+    transition[0, 0, [1, 3]] = 0.5
+    transition[1, 0, 1:3] = 0.1, 0.9
+    transition[2, 0, 1:3] = 0.7, 0.3
+    transition[3, 0, 3] = 1.0
+    assert np.isfinite(np.linalg.solve(np.eye(4) - transition[:, 0] * (np.arange(4) < 3), np.ones(4))).all()
+    pair = exact.TabularMDP(transition, np.array([[1.0], [1.0], [1.0], [0.0]]), np.eye(4)[0], 1.0)
+    assert np.isnan(float(exact.objective(pair, np.ones((4, 1)))))
 
 
 def test_visits_sum_the_steps_and_not_those_of_the_transposed_chain():
