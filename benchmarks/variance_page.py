@@ -171,7 +171,7 @@ def draw(name: str, result: dict[str, Any], path: Path) -> None:
     left.axvline(0.0, color="0.4", linewidth=0.8)
     lowest = min(*equal[np.isfinite(equal)], *(row["cosine"][1] for _, row in ordered))
     left.set(xlim=(min(lowest, 0.0) - 0.05, 1.05), xlabel="cosine to the gradient, 95 % interval")
-    left.legend(fontsize=7, loc="upper left")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2, frameon=False)
     right.axvline(1.0, color="0.4", linewidth=0.8)
     right.set_yticks(at, [])
     right.set(xscale="log", xlabel="variance relative to REINFORCE")
