@@ -1,13 +1,14 @@
 """How much each estimator and baseline reduces the variance on CartPole and Pendulum, and where its gradient points.
 
-The policy is one that PPO has partly trained. All estimators get the same number of environment steps, on the same
-keys; the gradient that they are compared with is the mean of ten million steps of an unbiased one. Writes
-variance_reduction.json, a page and a figure; with --docs the page and the figure of the documentation are written anew.
-With --fast the same in seconds, of a few estimators.
+The policy is one that PPO has partly trained, the critic is fitted to the returns of that policy. All estimators get
+the same number of environment steps, on the same keys; the gradient that they are compared with is the mean of ten
+million steps of an unbiased one. Writes variance_reduction.json, a page and a figure; with --docs those of the
+documentation are written anew. With --fast the same in seconds, of a few estimators.
 """
 
 import argparse
 import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,30 +17,37 @@ from typing import Any, NamedTuple
 import gymnax
 import jax
 import jax.numpy as jnp
-import numpy as np
-from certificates_page import number, table
-from common import COLOURS, axes, quick_to_compile, save, setting, write_json
+import optax
+from common import quick_to_compile, write_json
+from variance_noise import draw_pairs, with_figures
+from variance_page import draw, page
 
 import pgjax as pg
 from pgjax import expectation
 
+Array = jax.Array
 DISCOUNT = 0.99
 DIFFERENTIABLE = ("Pendulum-v1",)
+TRAIN_STEPS = {"CartPole-v1": 20_000, "Pendulum-v1": 40_000}  # of PPO: so that there is something left to learn
+WINDOWS = {"CartPole-v1": 500, "Pendulum-v1": 200}  # the limits of the environments: every episode is whole
+DEAR = {"REINFORCE, leave-one-out weighted by scores": 2}  # rounds, of what takes a gradient for every step
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """How much is measured, as a share of the steps that the constants above name, and counts."""
 
-    train_steps: int
+    scale: float
     num_envs: int
-    num_steps: int
-    num_pairs: int
+    num_rounds: int
+    pairs_per_round: int
+    critic_steps: int  # environment steps of the windows that the critic is fitted to
+    critic_updates: int
     reference_steps: int
     names: tuple[str, ...] | None  # of the estimators; None measures all
 
 
-FULL = Size(40_000, 64, 128, 64, 10_000_000, None)
-FAST = Size(2_048, 8, 8, 4, 1_024, ("REINFORCE", "REINFORCE, value baseline", "evolution strategy, antithetic"))
+FULL = Size(1.0, 16, 8, 8, 800_000, 3_000, 10_000_000, None)
+FAST = Size(0.03, 8, 2, 2, 240, 20, 1_024, ("REINFORCE", "REINFORCE, value baseline", "evolution strategy, antithetic"))
 
 
 class Task(NamedTuple):
@@ -50,30 +58,40 @@ class Task(NamedTuple):
     policy: Callable[..., Any]
     value: Callable[..., Any]
     params: Any
+    num_steps: int  # of a window
+    train_steps: int  # of PPO
 
 
 def task(name: str, size: Size) -> Task:
     """Train PPO for a while."""
     env, env_params = gymnax.make(name)
-    steps = min(64, size.train_steps // 32)
-    recipe = pg.recipes.ppo.make_train(env, env_params, num_envs=32, num_steps=steps, total_steps=size.train_steps)
+    total, window = int(TRAIN_STEPS[name] * size.scale), int(WINDOWS[name] * size.scale)
+    recipe = pg.recipes.ppo.make_train(env, env_params, num_envs=32, num_steps=min(64, total // 32), total_steps=total)
     state, _ = recipe(jax.random.key(0), anneal=0.0)
     scale = jnp.sqrt(state.reward_scale.statistics.var + 1e-8)
     value = pg.bind(lambda scale, params, obs: scale * recipe.value(params, obs), scale)
     if name in DIFFERENTIABLE:
         env = env.with_transition_gradients()
-    return Task(env, env_params, recipe.policy, value, state.params)
+    return Task(env, env_params, recipe.policy, value, state.params, window, total)
 
 
-def first_episodes(trajectory: pg.Trajectory) -> tuple[pg.Trajectory, jax.Array]:
+def first_episodes(trajectory: pg.Trajectory) -> tuple[pg.Trajectory, Array]:
     """Keep the first episode of each column, whose end is that of the window at the latest; and which rows it has.
 
     So the return of a column is a sum of at most T rewards, and every estimator has whole episodes of one objective.
+    What is left of it depends on the time, so the observations get one more entry, the share of the window that is
+    over.
     """
     done = trajectory.done.at[-1].set(True)
     alive = jnp.cumsum(done, axis=0) - done == 0
+
+    def timed(obs: Array, step: Array) -> Array:
+        return jnp.concatenate([obs, step[..., None] / len(done)], axis=-1)
+
     return (
         trajectory.replace(
+            obs=timed(trajectory.obs, trajectory.step),
+            next_obs=timed(trajectory.next_obs, trajectory.step + 1),
             reward=jnp.where(alive, trajectory.reward, 0.0),
             terminated=done,
             truncated=jnp.zeros_like(done),
@@ -82,68 +100,122 @@ def first_episodes(trajectory: pg.Trajectory) -> tuple[pg.Trajectory, jax.Array]
     )
 
 
-def estimates(t: Task, size: Size) -> dict[str, Callable[..., Any]]:
-    """Every estimator by name, as a function (key, params) -> gradient from num_envs trajectories."""
+def untimed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a policy or a value see observations without the time."""
+    return lambda params, obs: function(params, obs[..., :-1])
+
+
+def discounted(trajectory: pg.Trajectory) -> Array:
+    ends = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
+    return pg.discounted_returns(trajectory.reward, **ends, discount=DISCOUNT)
+
+
+def play(key: Array, params: Any, t: Task, num_envs: int) -> tuple[pg.Trajectory, Array]:
+    """Play the first episodes of num_envs environments."""
+    first, second = jax.random.split(key)
     run = {"env": t.env, "env_params": t.env_params}
-    start = functools.partial(pg.init_rollout, **run, num_envs=size.num_envs)
+    state = pg.init_rollout(first, **run, num_envs=num_envs)
+    return first_episodes(pg.rollout(second, params, state, policy=t.policy, **run, num_steps=t.num_steps)[1])
+
+
+def fit_critic(key: Array, t: Task, size: Size) -> tuple[Callable[..., Any], dict[str, float]]:
+    """Fit a network of observation and time to the discounted returns of independent episodes, by least squares.
+
+    Returns:
+        value(params, obs), which does not read params; and what it and PPO's own critic explain of the variance of the
+        returns of further episodes, the share of rows that belong to first episodes, and the mean return.
+    """
+
+    def examples(key: Array) -> tuple[Array, Array, Array]:
+        trajectory, alive = play(key, t.params, t, size.num_envs)
+        return trajectory.obs, discounted(trajectory), alive
+
+    data_key, init_key, draw_key, test_key = jax.random.split(key, 4)
+    num_windows = max(size.critic_steps // (size.num_envs * t.num_steps), 2)
+    gather = jax.jit(lambda keys: jax.lax.map(examples, keys))
+    obs, target, alive = gather(jax.random.split(data_key, num_windows))
+    inputs, target = obs[alive], target[alive]
+    centre, spread = inputs.mean(0), inputs.std(0) + 1e-6
+    low, high = target.mean(), target.std() + 1e-6
+    inputs, target = (inputs - centre) / spread, (target - low) / high
+    network = pg.networks.ValueNetwork()
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, size.critic_updates))
+
+    def descend(carry: Any, key: Array) -> tuple[Any, None]:
+        weights, memory = carry
+        index = jax.random.randint(key, (1024,), 0, len(target))
+        error = lambda weights: jnp.mean(jnp.square(network.apply(weights, inputs[index]) - target[index]))  # noqa: E731
+        updates, memory = optimizer.update(jax.grad(error)(weights), memory)
+        return (optax.apply_updates(weights, updates), memory), None
+
+    start = network.init(init_key, inputs[:1])
+    keys = jax.random.split(draw_key, size.critic_updates)
+    weights, _ = jax.jit(lambda x: jax.lax.scan(descend, (x, optimizer.init(x)), keys))(start)[0]
+
+    def fitted(weights: Any, params: Any, obs: Array) -> Array:
+        return low + high * network.apply(weights, (obs - centre) / spread)
+
+    value = pg.bind(fitted, weights)
+    obs, target, alive = gather(jax.random.split(test_key, 2))
+    explained = {
+        name: float(pg.diagnostics.explained_variance(x(t.params, obs[alive]), target[alive]))
+        for name, x in {"explained": value, "explained_by_ppo": untimed(t.value)}.items()
+    }
+    return value, {**explained, "share": float(alive.mean()), "objective": float(target[:, 0].mean())}
+
+
+def estimates(t: Task, value: Callable[..., Any], size: Size) -> dict[str, Callable[..., Any]]:
+    """Every estimator by name, as a function (key, params) -> gradient from num_envs trajectories."""
+    policy, own_value = untimed(t.policy), untimed(t.value)
 
     def with_rollout(estimate: Callable[..., Any]) -> Callable[..., Any]:
-        def function(key: jax.Array, params: Any) -> Any:
-            first, second = jax.random.split(key)
-            _, window = pg.rollout(second, params, start(first), policy=t.policy, **run, num_steps=size.num_steps)
-            trajectory, alive = first_episodes(window)
-            common = {"policy": t.policy, "mask": alive}
+        def function(key: Array, params: Any) -> Any:
+            trajectory, alive = play(key, params, t, size.num_envs)
+            common = {"policy": policy, "mask": alive}
             weight = pg.discount_weight(trajectory.step, DISCOUNT)
             return estimate(params, trajectory, common, weight)
 
         return function
-
-    def discounted(trajectory: pg.Trajectory) -> jax.Array:
-        ends = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
-        return pg.discounted_returns(trajectory.reward, **ends, discount=DISCOUNT)
 
     def score_function(
         estimator: Any, baseline: Any = None, *, fitted: Callable[..., Any] | None = None, weigh: bool = True
     ) -> Callable[..., Any]:
         """With a baseline of the returns, or with one that is fitted to (params, trajectory, policy and mask)."""
 
-        def estimate(params: Any, trajectory: pg.Trajectory, common: Any, weight: jax.Array) -> Any:
+        def estimate(params: Any, trajectory: pg.Trajectory, common: Any, weight: Array) -> Any:
             given = fitted(params, trajectory, common) if fitted else baseline
             further = {"step_weight": weight} if weigh else {}
             return estimator(params, trajectory, **common, discount=DISCOUNT, baseline=given, **further)[0]
 
         return with_rollout(estimate)
 
-    def by_value(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
-        return pg.value_baseline(params, trajectory, value=t.value)
+    def by_value(params: Any, trajectory: pg.Trajectory, common: Any, value: Callable[..., Any] = value) -> Array:
+        return pg.value_baseline(params, trajectory, value=value)
 
-    def weighted(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
+    def weighted(params: Any, trajectory: pg.Trajectory, common: Any) -> Array:
         squares = pg.square_scores(params, trajectory, **common)
         return pg.optimal_baseline(discounted(trajectory), squares)
 
-    def linear(params: Any, trajectory: pg.Trajectory, common: Any) -> jax.Array:
-        features = pg.time_features(trajectory.obs, trajectory.step)
+    def linear(params: Any, trajectory: pg.Trajectory, common: Any) -> Array:
+        features = pg.time_features(trajectory.obs[..., :-1], trajectory.step)
         weight = common["mask"].astype(features.dtype)
         return pg.cross_fitted_baseline(features, discounted(trajectory), weight, num_folds=2)
 
-    def critic(estimator: Any, **options: Any) -> Callable[..., Any]:
-        def estimate(params: Any, trajectory: pg.Trajectory, common: Any, weight: jax.Array) -> Any:
-            further = {"value": t.value, "discount": DISCOUNT, "value_coef": 0.0, "step_weight": weight}
+    def critic(estimator: Any, value: Callable[..., Any] = value, **options: Any) -> Callable[..., Any]:
+        def estimate(params: Any, trajectory: pg.Trajectory, common: Any, weight: Array) -> Any:
+            further = {"value": value, "discount": DISCOUNT, "value_coef": 0.0, "step_weight": weight}
             return estimator(params, trajectory, **common, **further, **options)[0]
 
         return with_rollout(estimate)
 
-    def search(key: jax.Array, params: Any) -> Any:
+    def search(key: Array, params: Any) -> Any:
         """Half as many pairs as there are trajectories: as many environment steps."""
         inner, outer = params["params"], jax.random.split(key)[0]
         acting = {name: x for name, x in inner.items() if name != "critic"}
 
-        def cost(key: jax.Array, acting: Any) -> jax.Array:
+        def cost(key: Array, acting: Any) -> Array:
             whole = {"params": {**inner, **acting}}
-            first, second = jax.random.split(key)
-            state = pg.init_rollout(first, **run, num_envs=1)
-            _, window = pg.rollout(second, whole, state, policy=t.policy, **run, num_steps=size.num_steps)
-            return -discounted(first_episodes(window)[0])[0, 0]
+            return -discounted(play(key, whole, t, 1)[0])[0, 0]
 
         pairs = max(size.num_envs // 2, 1)
         grads, _ = expectation.evolution_strategy(outer, acting, cost, num_pairs=pairs, scale=0.02, keyed=True)
@@ -159,7 +231,11 @@ def estimates(t: Task, size: Size) -> dict[str, Callable[..., Any]]:
         "REINFORCE, value baseline": score_function(pg.reinforce, fitted=by_value),
         "GPOMDP": score_function(pg.gpomdp, weigh=False),
         "GPOMDP, leave-one-out": score_function(pg.gpomdp, pg.leave_one_out, weigh=False),
+        "REINFORCE, value baseline, PPO's critic": score_function(
+            pg.reinforce, fitted=functools.partial(by_value, value=own_value)
+        ),
         "actor-critic λ=0": critic(pg.actor_critic, lam=0.0),
+        "actor-critic λ=0, PPO's critic": critic(pg.actor_critic, own_value, lam=0.0),
         "actor-critic λ=0.95": critic(pg.actor_critic, lam=0.95),
         "actor-critic λ=1": critic(pg.actor_critic, lam=1.0),
         "actor-critic of 8 steps": critic(pg.n_step_actor_critic, n=8),
@@ -168,16 +244,17 @@ def estimates(t: Task, size: Size) -> dict[str, Callable[..., Any]]:
         "evolution strategy, antithetic": search,
     }
     if getattr(t.env, "transition_gradients_enabled", False):
-        found["pathwise"] = _pathwise(t, size, run, start)
+        found["pathwise"] = _pathwise(t, size)
     return {name: x for name, x in found.items() if size.names is None or name in size.names}
 
 
-def _pathwise(t: Task, size: Size, run: dict[str, Any], start: Callable[..., Any]) -> Callable[..., Any]:
-    def estimate(key: jax.Array, params: Any) -> Any:
+def _pathwise(t: Task, size: Size) -> Callable[..., Any]:
+    def estimate(key: Array, params: Any) -> Any:
         first, second = jax.random.split(key)
-        state = start(first)
-        noise = pg.rollout_noise(second, params, state, policy=t.policy, **run, num_steps=size.num_steps)
-        return pg.pathwise_gradient(params, state, policy=t.policy, **run, noise=noise, discount=DISCOUNT)[0]
+        run = {"policy": t.policy, "env": t.env, "env_params": t.env_params}
+        state = pg.init_rollout(first, t.env, t.env_params, num_envs=size.num_envs)
+        noise = pg.rollout_noise(second, params, state, **run, num_steps=t.num_steps)
+        return pg.pathwise_gradient(params, state, **run, noise=noise, discount=DISCOUNT)[0]
 
     return estimate
 
@@ -185,91 +262,28 @@ def _pathwise(t: Task, size: Size, run: dict[str, Any], start: Callable[..., Any
 def measure(name: str, size: Size) -> dict[str, Any]:
     """Compare all estimators on one environment."""
     t = task(name, size)
-    compared = estimates(t, size)
-    per_batch = size.num_envs * size.num_steps
+    value, known = fit_critic(jax.random.key(3), t, size)
+    compared = estimates(t, value, size)
+    per_batch = size.num_envs * t.num_steps
     reference = pg.reference_gradient(
         jax.random.key(1), t.params, estimate=compared["REINFORCE, value baseline"],
         num_batches=max(size.reference_steps // per_batch, 2), steps_per_batch=per_batch,
     )  # fmt: skip
-    result = pg.compare_estimators(
-        jax.random.key(2), t.params, estimators=compared, num_pairs=size.num_pairs,
-        reference=reference.gradient, steps_per_estimate=per_batch,
-    )  # fmt: skip
-    plain = result.noise["REINFORCE"]
-    rows = {
-        estimator: {
-            "variance": [x / plain.variance.mean for x in noise.variance],
-            "variance_per_second": [x / plain.variance_per_second.mean for x in noise.variance_per_second],
-            "cosine": list(noise.reference_cosine or ()),
-            "signal_to_noise": list(noise.signal_to_noise),
-            "seconds": noise.seconds,
-        }
-        for estimator, noise in result.noise.items()
-    }
+    error = float(reference.relative_error)
+    print(f"{name}: the reference errs by {100 * error:.2g} %; {known}", flush=True)
+    pairs, seconds = draw_pairs(
+        compared, t.params, reference.gradient, num_rounds=size.num_rounds, num_pairs=size.pairs_per_round, dear=DEAR
+    )
     return {
+        "train_steps": t.train_steps,
+        "num_steps": t.num_steps,
         "reference_steps": reference.num_steps,
-        "reference_error": float(reference.relative_error),
+        "reference_error": error,
         "steps": per_batch,
-        "rows": rows,
+        **known,
+        "seconds": seconds,
+        "pairs": {estimator: {key: x.tolist() for key, x in each.items()} for estimator, each in pairs.items()},
     }
-
-
-PAGE = """# Variance reduction, measured
-
-What baselines, critics and other estimators are worth on real environments, at equal numbers of environment
-steps and of seconds. *This page is written by `make variance DOCS=1`; do not edit it.* Measured on {processor}
-({device}), Python {python}, jax {jax}, gymnax {gymnax}, pgjax {pgjax}, on {date}.
-
-The policy is one that PPO has trained for {train} steps with its defaults. The objective is the expected return
-of the first episode, discounted by {discount}, cut after {num_steps} steps. Each estimate is made of {num_envs}
-trajectories; the evolution strategy plays as many, in pairs, with a deviation of 0.02. Variance is that of one
-estimate relative to plain REINFORCE; per second, times the seconds of rollout and estimate. The cosine is that
-to the mean of {reference} steps of REINFORCE with the value as baseline, which is unbiased. Intervals hold the
-true mean with 95 % probability, from {num_pairs} pairs of estimates; every estimator sees the same keys. The
-critic is PPO's, trained on endless episodes: as a baseline it does no harm, as a bootstrap it biases. A
-standardised advantage changes the length of the gradient, and so its variance; the cosine tells.
-
-![Variance and cosine](variance_reduction/variance_reduction.png)
-"""
-
-
-def page(found: dict[str, Any], size: Size) -> str:
-    """Write the page."""
-    first = next(iter(found.values()))
-    told = {"train": size.train_steps, "discount": DISCOUNT, **size._asdict(), "reference": first["reference_steps"]}
-    told = {name: f"{x:,}" if isinstance(x, int) else x for name, x in told.items()}
-    parts = [PAGE.format(**setting(), **told)]
-    spread = lambda x: f"{number(x[0])} [{number(x[1])}, {number(x[2])}]"  # noqa: E731
-    for name, result in found.items():
-        rows = sorted(result["rows"].items(), key=lambda item: item[1]["variance"][0])
-        columns = [
-            ("Estimator", lambda row: row[0]),
-            ("variance", lambda row: spread(row[1]["variance"])),
-            ("variance per second", lambda row: spread(row[1]["variance_per_second"])),
-            ("cosine", lambda row: spread(row[1]["cosine"])),
-            ("signal to noise", lambda row: number(row[1]["signal_to_noise"][0])),
-        ]
-        error = f"The reference errs by {100 * result['reference_error']:.2g} % of its length."
-        parts.append(f"## {name}\n\n{error}\n\n{table(columns, rows)}\n")
-    return "\n".join(parts)
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """Variance against cosine, one panel for each environment."""
-    figure, panels = axes(len(found), width=6.4, height=5.0)
-    for panel, (name, result) in zip(panels, found.items(), strict=True):
-        ordered = sorted(result["rows"].items(), key=lambda item: item[1]["cosine"][0])
-        at = np.arange(len(ordered))
-        mean, low, high = np.array([row["cosine"] for _, row in ordered]).T
-        panel.barh(at, mean, xerr=[mean - low, high - mean], color=COLOURS[0], height=0.6, error_kw={"lw": 1})
-        panel.set_yticks(at, [f"{estimator}" for estimator, _ in ordered], fontsize=8)
-        for y, (_, row) in zip(at, ordered, strict=True):
-            panel.text(1.02, y, f"× {row['variance'][0]:.3g}", va="center", fontsize=7)
-        panel.set_title(f"{name}, {result['steps']:,} steps each")
-        panel.set_xlabel("cosine to the gradient, with 95 % interval; right, variance relative to REINFORCE")
-        panel.axvline(0.0, color="0.4", linewidth=0.8)
-        panel.set_xlim(-1.0, 1.0)
-    save(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -279,19 +293,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/variance"), help="where to write")
     parser.add_argument("--docs", type=Path, help="folder of the documentation whose page and figure to write anew")
     parser.add_argument("--fast", action="store_true", help="a few estimators and samples, in seconds")
+    parser.add_argument("--only", nargs="+", choices=list(WINDOWS), help="measure these; others are taken from --out")
+    parser.add_argument("--again", action="store_true", help="measure nothing: write the page of the figures in --out")
     options = parser.parse_args(arguments)
     size = FAST if options.fast else FULL
     if options.fast:
         quick_to_compile()
-    found = {}
-    for name in ("CartPole-v1",) if options.fast else ("CartPole-v1", "Pendulum-v1"):
+    written = options.out / "variance_reduction.json"
+    found = json.loads(written.read_text())["environments"] if options.only or options.again else {}
+    for name in [] if options.again else options.only or (["CartPole-v1"] if options.fast else list(WINDOWS)):
         started = time.perf_counter()
         found[name] = measure(name, size)
-        print(f"{name}: {len(found[name]['rows'])} estimators in {time.perf_counter() - started:.0f} s", flush=True)
-    write_json(options.out / "variance_reduction.json", found)
+        write_json(written, {"environments": found})
+        print(f"{name}: {len(found[name]['pairs'])} estimators in {time.perf_counter() - started:.0f} s", flush=True)
+    setting = json.loads(written.read_text())["setting"]
+    kind = "processor seconds" if jax.default_backend() == "cpu" else "seconds"
+    shown = {name: with_figures(result) for name, result in found.items()}
     for folder in [options.out, *([options.docs] if options.docs else [])]:
-        (folder / "variance_reduction.md").write_text(page(found, size))
-        draw(found, folder / "variance_reduction" / "variance_reduction.png")
+        (folder / "variance_reduction.md").write_text(
+            page(shown, size._asdict(), setting, discount=DISCOUNT, kind=kind)
+        )
+        for name, result in shown.items():
+            draw(name, result, folder / "variance_reduction" / f"{name}.png")
+        write_json(
+            folder / "variance_reduction" / "variance_reduction.json", {"setting": setting, "environments": shown}
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""How noisy and how biased estimators are that see the same keys, with intervals, and what they cost."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import pgjax as pg
+
+Array = jax.Array
+EQUAL = 10  # estimates of plain REINFORCE, whose seconds all others get in the comparison at equal seconds
+
+
+def pairs_of(
+    key: Array, params: Any, reference: Any, *, estimate: Callable[..., Any], num_pairs: int
+) -> dict[str, Array]:
+    """Draw pairs of independent estimates g, g', in units of the length of the reference r; one number for each pair.
+
+    The means over pairs are unbiased: of cos(g, r), of <g, g'>, which is |E g|², of ½ |g - g'|², the trace of the
+    covariance, and of <g, r>.
+    """
+    target, _ = ravel_pytree(reference)
+    length = jnp.linalg.norm(target)
+
+    def one(key: Array) -> dict[str, Array]:
+        one_of = lambda key: ravel_pytree(estimate(key, params))[0] / length  # noqa: E731
+        first, second = jax.lax.map(one_of, jax.random.split(key))
+        toward = lambda g: pg.diagnostics.cosine(g, target)  # noqa: E731
+        return {
+            "cosine": 0.5 * (toward(first) + toward(second)),
+            "signal": first @ second,
+            "variance": 0.5 * jnp.sum(jnp.square(first - second)),
+            "along": 0.5 * (first + second) @ target / length,
+        }
+
+    return jax.lax.map(one, jax.random.split(key, num_pairs))
+
+
+def processor_seconds() -> float:
+    """Seconds of work: on a CPU those of all cores together, which other programs beside this one disturb least."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
+
+
+def draw_pairs(
+    compared: dict[str, Callable[..., Any]],
+    params: Any,
+    reference: Any,
+    *,
+    num_rounds: int,
+    num_pairs: int,
+    dear: dict[str, int] | None = None,
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """Draw pairs of all estimators on the same keys, in rounds; and time an estimate in the fastest round.
+
+    Args:
+        compared: the estimators by name.
+        params: parameters of the policy.
+        reference: the gradient that they are compared with.
+        num_rounds: rounds, in which each estimator has its turn: what disturbs the machine disturbs all.
+        num_pairs: pairs in each round.
+        dear: rounds of estimators that take too long for all.
+
+    Returns:
+        The pairs of each estimator, one after the other, and the seconds of one estimate.
+    """
+    rounds = {name: (dear or {}).get(name, num_rounds) for name in compared}
+    keys = jax.random.split(jax.random.key(2), num_rounds)
+    programs = {
+        name: jax.jit(functools.partial(pairs_of, estimate=estimate, num_pairs=num_pairs))
+        .lower(keys[0], params, reference)
+        .compile()
+        for name, estimate in compared.items()
+    }
+    found: dict[str, list[Any]] = {name: [] for name in compared}
+    seconds = dict.fromkeys(compared, float("inf"))
+    for index, key in enumerate(keys):
+        for name, program in programs.items():
+            if index >= rounds[name]:
+                continue
+            started = processor_seconds()
+            found[name].append(jax.block_until_ready(program(key, params, reference)))
+            spent = (processor_seconds() - started) / (2 * num_pairs)
+            seconds[name] = min(seconds[name], spent)
+    together = {
+        name: {key: np.concatenate([np.asarray(x[key], np.float64) for x in parts]) for key in parts[0]}
+        for name, parts in found.items()
+    }
+    return together, seconds
+
+
+def figures(
+    pairs: dict[str, np.ndarray], plain: dict[str, np.ndarray], *, cost: float, error: float
+) -> dict[str, list[float]]:
+    """Figures of one estimator beside plain REINFORCE on the same keys, each with its 95 % bootstrap interval.
+
+    At equal seconds there is no cosine, NaN, where a single estimate takes longer.
+
+    Args:
+        pairs: of the estimator, from `pairs_of`.
+        plain: of REINFORCE, at least as many.
+        cost: the seconds of an estimate by those of REINFORCE.
+        error: relative error of the reference: its square is no bias, and a bias below it cannot be seen.
+    """
+    count = len(pairs["variance"])
+    drawn = np.random.default_rng(0).integers(count, size=(2000, count))
+
+    def of(index: np.ndarray) -> dict[str, np.ndarray]:
+        mean = {name: x[index].mean(-1) for name, x in pairs.items()}
+        relative = mean["variance"] / plain["variance"][index].mean(-1)
+        squared = mean["signal"] - 2 * mean["along"] + 1.0
+        # What the estimate of |E g|² lacks by noise: it is at least the square of its part along the reference.
+        signal = np.maximum(mean["signal"], np.square(mean["along"]))
+        length = np.sqrt(signal + mean["variance"] * cost / EQUAL)
+        return {
+            "variance": relative,
+            "variance_per_second": relative * cost,
+            "cosine": mean["cosine"],
+            "cosine_equal_seconds": np.divide(mean["along"], length, out=np.zeros_like(length), where=length > 0)
+            if cost <= EQUAL
+            else np.full_like(length, np.nan),
+            "bias": np.sqrt(np.maximum(squared - error**2, 0.0)),
+        }
+
+    point, spread = of(np.arange(count)), of(drawn)
+    ends = {name: np.percentile(x, [2.5, 97.5]) for name, x in spread.items()}
+    ends["bias"][1] = np.hypot(ends["bias"][1], error)
+    return {name: [float(x), *map(float, ends[name])] for name, x in point.items()}
+
+
+def with_figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Give the result of one environment the figures of its estimators, in place of the pairs that they come from."""
+    pairs = {name: {key: np.array(x) for key, x in each.items()} for name, each in result["pairs"].items()}
+    plain, seconds = pairs["REINFORCE"], result["seconds"]
+    rows = {
+        name: {
+            **figures(x, plain, cost=seconds[name] / seconds["REINFORCE"], error=result["reference_error"]),
+            "seconds": seconds[name],
+            "num_pairs": len(x["variance"]),
+            "largest_pair": float(x["variance"].max() / x["variance"].sum()),
+        }
+        for name, x in pairs.items()
+    }
+    return {**{key: x for key, x in result.items() if key not in {"pairs", "seconds"}}, "rows": rows}
