@@ -48,6 +48,7 @@ from pgjax.recipes.acting import (
     swap_time,
 )
 from pgjax.recipes.hyper import check_hyper, traced
+from pgjax.recipes.minibatches import minibatch_step, ratio_metrics
 from pgjax.recipes.recipe import Recipe, count_updates, episode_metrics, require_divisor, train
 from pgjax.recipes.searching import longest_episode, search_metrics
 
@@ -80,6 +81,7 @@ __all__ = [
     "maddpg",
     "maddpg_ensemble",
     "maddpg_inference",
+    "minibatch_step",
     "natural_actor_critic",
     "natural_policy_gradient",
     "normalized",
@@ -89,6 +91,7 @@ __all__ = [
     "partition",
     "ppg",
     "ppo",
+    "ratio_metrics",
     "read_by",
     "reinforce",
     "reppo",
