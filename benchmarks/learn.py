@@ -77,7 +77,8 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
     taken = inspect.signature(make_train).parameters
     sizes = [make.get(size, taken[size].default) for size in ("num_envs", "num_steps") if size in taken]
-    make["total_steps"] = max(int(scale * make["total_steps"]), 2 * math.prod(sizes))
+    known = [size for size in sizes if size]  # None: whole episodes
+    make["total_steps"] = max(int(scale * make["total_steps"]), 2 * math.prod(known))
     if settings["model"]:
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
         judges = {"value", "critic"} & taken.keys()

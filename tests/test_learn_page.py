@@ -105,3 +105,12 @@ def test_notes_are_told_on_the_page_and_are_no_settings() -> None:
     assert learn_page.notes_on("Pendulum-v1", ["ppo", "impala"]).startswith("\n- `impala`: held noise")
     assert learn_page.notes_on("Pendulum-v1", ["ppo"]) == ""
     assert all(set(settings) == {"make", "hyper", "model"} for settings in learn.cells(None, None).values())
+
+
+def test_every_cell_of_gymnax_can_be_built() -> None:
+    """Its settings are arguments of its recipe, and allow an update."""
+    built = [key for key in learn.cells(None, None) if ":" not in key[1]]
+    for name, env_name in built:
+        settings = learn.cells([name], [env_name])[name, env_name]
+        assert learn.build(name, env_name, settings, 1.0).num_updates > 1, (name, env_name)
+    assert len({name for name, _ in built}) > 20

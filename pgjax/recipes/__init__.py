@@ -41,12 +41,14 @@ from pgjax.recipes.acting import (
     as_functions,
     combine,
     normalized,
+    normalizing,
     partition,
     read_by,
     require_feed_forward,
     swap_time,
 )
 from pgjax.recipes.hyper import check_hyper, traced
+from pgjax.recipes.minibatches import minibatch_step, ratio_metrics
 from pgjax.recipes.recipe import Recipe, count_updates, episode_metrics, require_divisor, train
 from pgjax.recipes.searching import longest_episode, search_metrics
 
@@ -79,14 +81,17 @@ __all__ = [
     "maddpg",
     "maddpg_ensemble",
     "maddpg_inference",
+    "minibatch_step",
     "natural_actor_critic",
     "natural_policy_gradient",
     "normalized",
+    "normalizing",
     "off_pac",
     "one_step_actor_critic",
     "partition",
     "ppg",
     "ppo",
+    "ratio_metrics",
     "read_by",
     "reinforce",
     "reppo",

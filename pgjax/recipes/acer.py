@@ -14,7 +14,7 @@ from pgjax import _checks
 from pgjax.estimators.replayed import as_categorical, expected_value
 from pgjax.networks.actor_critics import seen_by_critics
 from pgjax.recipes import windows as replay
-from pgjax.recipes.acting import as_functions
+from pgjax.recipes.acting import as_functions, normalized
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -38,10 +38,11 @@ class Hyper(NamedTuple):
 class State:
     """Everything a run needs to go on, bit for bit."""
 
-    params: Any
+    params: Any  # with normalize_observations a `Normalized`: the network's, and the statistics that act
     average: Any  # averaged parameters: the trust region is around their policy
     opt_state: Any
     rollout: pg.RolloutState
+    reward_scale: Any  # `RewardScale`, or None
     windows: pg.Trajectory  # the latest, leaves [capacity, T, B, ...]; extras are the fields of what acted
     key: Array
     update: Array  # int32, updates done
@@ -92,6 +93,8 @@ def make_train(
     policy: Any = None,
     value: Any = None,
     init_params: Any = None,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
 ) -> Recipe:
     """Make an ACER run: one gradient from each new window, and some from windows of a replay, corrected by ratios.
 
@@ -100,8 +103,13 @@ def make_train(
     with g of `pg.acer`: Retrace, truncated ratios with bias correction, and a trust region around an averaged policy.
     The paper draws the number of replays from a Poisson law; here it is its mean.
 
+    The replay holds observations and rewards as they were. A window is normalised when it is learnt from, by the
+    statistics of that moment, as if they had always been known. Its ratios stay right, because the logits of what
+    acted are stored with it, under the statistics that it acted with.
+
     Args:
-        As `a2c.make_train`, for feed-forward policies and without normalisers; and:
+        As `a2c.make_train`, for feed-forward policies, but rewards are not normalised unless normalize_rewards=True;
+            and:
         replay_ratio: gradient steps on replayed windows for each one on a new window; 0 replays nothing.
         capacity: windows of num_envs * num_steps that the replay holds.
         model: a Flax module whose `policy` gives a Categorical and whose `value` gives [..., K]; None takes
@@ -127,6 +135,7 @@ def make_train(
     functions = as_functions(
         env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params
     )
+    functions = normalized(functions) if normalize_observations else functions
     policy, init_params = functions.policy, functions.init_params
     critic: Any = functions.value
 
@@ -146,15 +155,19 @@ def make_train(
         windows = replay.empty_windows(
             params, rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps, capacity=capacity
         )
+        agents = rollout.episode_return.shape[1:]
+        scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         opt_state = optimizer(numbers, 0.0).init(params)
-        return State(params, params, opt_state, rollout, windows, key, jnp.int32(0), numbers)
+        return State(params, params, opt_state, rollout, scale, windows, key, jnp.int32(0), numbers)
 
     def update(state: State) -> tuple[State, Metrics]:
-        hyper, (key, act_key, replay_key) = state.hyper, jax.random.split(state.key, 3)
+        hyper, scale, (key, act_key, replay_key) = state.hyper, state.reward_scale, jax.random.split(state.key, 3)
         rollout, trajectory = pg.rollout(
             act_key, state.params, state.rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps
         )
         windows = replay.add_window(state.windows, state.update, trajectory)
+        if normalize_rewards:
+            scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
         count = jnp.minimum(state.update + 1, capacity)
         drawn = replay.draw_windows(replay_key, count, num_draws=replay_ratio, num_envs=num_envs)
         newest = jnp.full((1, num_envs), state.update % capacity, drawn.dtype)
@@ -163,6 +176,8 @@ def make_train(
         def descend(carry: Any, rows: Array) -> tuple[Any, Metrics]:
             params, average, opt_state = carry
             window = replay.take_windows(windows, rows)
+            if normalize_rewards:
+                window = replace(window, reward=pg.envs.scale_reward(scale, window.reward))
             grads, info = pg.acer(
                 params, replace(window, extras=None), policy=policy, critic=critic,
                 behaviour=pg.Categorical(**window.extras), average_params=average, discount=hyper.discount,
@@ -179,9 +194,12 @@ def make_train(
 
         carry = (state.params, state.average, state.opt_state)
         (params, average, opt_state), metrics = jax.lax.scan(descend, carry, jnp.concatenate([newest, drawn]))
+        if normalize_observations:  # only now: those that acted were those of the loss
+            statistics = pg.envs.update_statistics(state.params.statistics, trajectory.obs)
+            params, average = (x._replace(statistics=statistics) for x in (params, average))
         metrics = {**jax.tree.map(jnp.mean, metrics), "num_nonfinite": metrics["num_nonfinite"].sum()}
         metrics |= episode_metrics(rollout)
-        return State(params, average, opt_state, rollout, windows, key, state.update + 1, hyper), metrics
+        return State(params, average, opt_state, rollout, scale, windows, key, state.update + 1, hyper), metrics
 
     def state_value(params: Any, obs: Any) -> Array:
         return expected_value(policy(params, obs), critic(params, obs))

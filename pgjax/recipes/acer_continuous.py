@@ -13,7 +13,7 @@ from pgjax import _checks
 from pgjax.distributions import draw_noise
 from pgjax.estimators.replayed_continuous import statistics_of
 from pgjax.recipes import windows as replay
-from pgjax.recipes.acting import as_functions, checked_init, require_functions
+from pgjax.recipes.acting import Functions, as_functions, checked_init, normalized, normalizing, require_functions
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -37,10 +37,11 @@ class Hyper(NamedTuple):
 class State:
     """Everything a run needs to go on, bit for bit."""
 
-    params: Any
+    params: Any  # with normalize_observations a `Normalized`: the network's, and the statistics that act
     average: Any  # averaged parameters: the trust region is around their policy
     opt_state: Any
     rollout: pg.RolloutState
+    reward_scale: Any  # `RewardScale`, or None
     windows: pg.Trajectory  # the latest, leaves [capacity, T, B, ...]; extras are the statistics of what acted
     key: Array
     update: Array  # int32, updates done
@@ -62,6 +63,8 @@ def make_train(
     value: Any = None,
     critic: Any = None,
     init_params: Any = None,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
 ) -> Recipe:
     """Make an ACER run with continuous actions: a gradient from each new window, and some from windows of a replay.
 
@@ -69,7 +72,8 @@ def make_train(
 
     with g of `pg.acer_continuous`: a duelling critic, Retrace, truncated ratios with bias correction by an action drawn
     anew, and a trust region around an averaged policy. The paper draws the number of replays from a Poisson law; here
-    it is its mean.
+    it is its mean. Normalisers work as in `acer.make_train`: the replay holds what was seen and earned, and the
+    statistics of what acted, so that the ratios stay right.
 
     Args:
         env: the environment, with actions in a box; gymnax >= 1.0 or of the same form.
@@ -86,6 +90,8 @@ def make_train(
         value: in place of a model, value(params, obs) -> [...].
         critic: in place of a model, critic(params, obs, action) -> [...], the advantage up to a function of obs.
         init_params: in place of a model, init_params(key, obs) -> params, or init_params(key).
+        normalize_observations: standardise observations by running statistics, which travel in `state.params`.
+        normalize_rewards: divide rewards by the running deviation of their discounted sum; metrics keep reward units.
 
     Returns:
         The recipe: train(key, **hyper) -> (State, metrics [num_updates]).
@@ -109,6 +115,9 @@ def make_train(
     else:
         require_functions(model, given)
         init_params = checked_init(init_params)
+    if normalize_observations:
+        policy, value, init_params, _ = normalized(Functions(policy, value, init_params, None))
+        critic = normalizing(critic)
 
     def acting(params: Any, obs: Any) -> tuple[Any, Any]:
         distribution = policy(params, obs)
@@ -128,14 +137,19 @@ def make_train(
         )
         ones = jax.tree.map(jnp.ones_like, windows.extras)  # a scale of 0 would be no distribution
         windows, opt_state = replace(windows, extras=ones), optimizer(numbers, 0.0).init(params)
-        return State(params, params, opt_state, rollout, windows, key, jnp.int32(0), numbers)
+        agents = rollout.episode_return.shape[1:]
+        scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
+        return State(params, params, opt_state, rollout, scale, windows, key, jnp.int32(0), numbers)
 
     def update(state: State) -> tuple[State, Metrics]:
-        hyper, (key, act_key, replay_key, noise_key) = state.hyper, jax.random.split(state.key, 4)
+        hyper, scale = state.hyper, state.reward_scale
+        key, act_key, replay_key, noise_key = jax.random.split(state.key, 4)
         rollout, trajectory = pg.rollout(
             act_key, state.params, state.rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps
         )
         windows = replay.add_window(state.windows, state.update, trajectory)
+        if normalize_rewards:
+            scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
         count = jnp.minimum(state.update + 1, capacity)
         drawn = replay.draw_windows(replay_key, count, num_draws=replay_ratio, num_envs=num_envs)
         newest = jnp.full((1, num_envs), state.update % capacity, drawn.dtype)
@@ -144,6 +158,8 @@ def make_train(
         def descend(carry: Any, given: tuple[Array, Array]) -> tuple[Any, Metrics]:
             (params, average, opt_state), (rows, key) = carry, given
             window = replay.take_windows(windows, rows)
+            if normalize_rewards:
+                window = replace(window, reward=pg.envs.scale_reward(scale, window.reward))
             distribution = pg.action_distribution(params, window, policy=policy)
             grads, info = pg.acer_continuous(
                 params, replace(window, extras=None), policy=policy, value=value, critic=critic,
@@ -163,9 +179,12 @@ def make_train(
         carry = (state.params, state.average, state.opt_state)
         given = jnp.concatenate([newest, drawn]), jax.random.split(noise_key, 1 + replay_ratio)
         (params, average, opt_state), metrics = jax.lax.scan(descend, carry, given)
+        if normalize_observations:  # only now: those that acted were those of the loss
+            statistics = pg.envs.update_statistics(state.params.statistics, trajectory.obs)
+            params, average = (x._replace(statistics=statistics) for x in (params, average))
         metrics = {**jax.tree.map(jnp.mean, metrics), "num_nonfinite": metrics["num_nonfinite"].sum()}
         metrics |= episode_metrics(rollout)
-        return State(params, average, opt_state, rollout, windows, key, state.update + 1, hyper), metrics
+        return State(params, average, opt_state, rollout, scale, windows, key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy, value)
 

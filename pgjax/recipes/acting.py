@@ -187,14 +187,25 @@ def normalized(functions: Functions) -> Functions:
     """
     policy, value, init_params, policy_state = functions
 
-    def through(function: Any) -> Any:
-        return lambda params, obs, *memory: function(params.network, normalize(params.statistics, obs), *memory)
-
     def init(key: Array, obs: Any, memory: Any = None) -> Normalized:
         statistics = init_statistics(jax.tree.map(lambda x: x[0], obs))
         return Normalized(init_params(key, normalize(statistics, obs), memory), statistics)
 
-    return Functions(through(policy), None if value is None else through(value), init, policy_state)
+    return Functions(normalizing(policy), None if value is None else normalizing(value), init, policy_state)
+
+
+def normalizing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Standardise the observations that one function of parameters sees, as `normalized` does for all of a recipe's.
+
+    Shapes: as the function.
+
+    Args:
+        function: of (network, obs, ...), obs raw no longer; what follows is passed on: a memory, an action.
+
+    Returns:
+        The function of (Normalized(network, statistics), obs, ...), obs raw.
+    """
+    return lambda params, obs, *more: function(params.network, normalize(params.statistics, obs), *more)
 
 
 def swap_time(tree: Any) -> Any:

@@ -23,8 +23,8 @@ class Hyper(NamedTuple):
     critic_learning_rate: Number = 3e-3  # of Adam for the value and for the weights of the compatible critic
     discount: Number = 0.99  # γ, per environment step
     lam: Number = 0.9  # λ of the returns that the critic learns from; 0 is the one-step target of the paper
-    noise: Number = 0.3  # σ of the exploration, in half widths of the box of actions
-    noise_theta: Number = 1.0  # θ: how much the noise forgets in a step; 1 is white noise
+    noise: Number = 0.5  # σ of the exploration, in half widths of the box of actions
+    noise_theta: Number = 0.2  # θ: how much the noise forgets in a step; 1 is white noise
 
 
 @struct.dataclass
@@ -46,8 +46,8 @@ def make_train(
     env: Any,
     env_params: Any,
     *,
-    num_envs: int = 64,
-    num_steps: int = 32,
+    num_envs: int = 16,
+    num_steps: int = 8,
     total_steps: int = 1_000_000,
     normalize_rewards: bool = True,
     model: Any = None,
@@ -61,7 +61,8 @@ def make_train(
         (w, v) <- (w, v) - Adam(∇ mean ½ (Q_w(s, a) - y)²);   θ <- θ + Adam(mean Jᵀ J w)
 
     It is the seed of `ddpg`, without replay and targets: since Q_w(s', μ(s')) = V_v(s'), the target needs no action.
-    Returns over several steps are those of the policy with its noise.
+    Returns over several steps are those of the policy with its noise. Windows are short, since each is worth one step
+    of the optimisers, and the noise lasts for some steps, so that it moves what is slow.
 
     Args:
         env: the environment, with actions in a bounded box; gymnax >= 1.0 or of the same form.

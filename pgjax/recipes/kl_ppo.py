@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.estimators.terms import policy_and_value, values_and_next
 from pgjax.recipes.acting import as_functions, normalized, swap_time
 from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.minibatches import minibatch_step
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
@@ -144,16 +144,7 @@ def make_train(
             discount=hyper.discount, lam=hyper.lam,
         )  # fmt: skip
         old = pg.action_distribution(state.params, trajectory, policy=policy, state=state.rollout)
-        transform = optimizer(hyper, state.update / num_updates)
-
-        def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, hyper, state.kl_coef)
-            updates, opt_state = transform.update(grads, opt_state, params)
-            flat = ravel_pytree(grads)[0]
-            metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
+        descend = minibatch_step(loss, optimizer(hyper, state.update / num_updates), hyper, state.kl_coef)
         rows = (trajectory, advantage, advantage + values, old)  # of a recurrent policy whole sequences
         rows, num_axes = ((*swap_time(rows), state.rollout), 1) if recurrent else ((*rows, None), 2)
         (params, opt_state), metrics = pg.epochs(

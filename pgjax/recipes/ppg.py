@@ -1,19 +1,17 @@
 """Phasic policy gradient. Cobbe, Hilton, Klimov and Schulman (2021), algorithm 1."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.estimators.terms import policy_and_value, values_and_next
-from pgjax.networks import default_actor_critic
 from pgjax.recipes.acting import as_functions, normalized, swap_time
 from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.minibatches import minibatch_step, ratio_metrics
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
@@ -96,7 +94,7 @@ def make_train(
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps * num_iterations)
     if model is None and policy is None and value is None and init_params is None:
-        model = default_actor_critic(env, env_params)
+        model = pg.networks.default_actor_critic(env, env_params)
     functions = as_functions(
         env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params,
         policy_state=policy_state,
@@ -105,9 +103,7 @@ def make_train(
         auxiliary = lambda params, obs: model.apply(params, obs, method="auxiliary")  # noqa: E731
         functions = functions._replace(init_params=lambda key, obs, _: model.init(key, obs, method="phasic"))
     if auxiliary is not None and functions.policy_state is not None:
-        raise ValueError(
-            "auxiliary must be None with a recurrent policy, whose value is on the features of the policy."
-        )
+        raise ValueError("auxiliary must be None with a recurrent policy: its value is on the features of the policy.")
     if normalize_observations:
         auxiliary = auxiliary and normalized(functions._replace(value=auxiliary)).value
         functions = normalized(functions)
@@ -136,13 +132,8 @@ def make_train(
             clip=hyper.clip, value_coef=hyper.value_coef, entropy_coef=hyper.entropy_coef, state=start,
         )  # fmt: skip
         log_ratio = metrics.pop("log_ratio")
-        return jnp.mean(each), {
-            "loss": jnp.mean(each),
-            **jax.tree.map(jnp.mean, metrics),
-            "kl": pg.diagnostics.approximate_kl(log_ratio),
-            "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip),
-            "bound_fraction": pg.diagnostics.bound_fraction(log_ratio),
-        }
+        metrics = {"loss": each, **metrics}
+        return jnp.mean(each), jax.tree.map(jnp.mean, metrics) | ratio_metrics(log_ratio, clip=hyper.clip)
 
     def aux_loss(params: Any, minibatch: Any, hyper: Hyper) -> tuple[Array, Metrics]:
         *data, start = minibatch
@@ -156,21 +147,8 @@ def make_train(
             total += aux_value_loss
         return total, {"aux_value_loss": aux_value_loss, "clone_kl": clone_kl}
 
-    def descend(loss: Any, hyper: Hyper, progress: Number) -> Callable[[Any, Any], Any]:
-        transform = optimizer(hyper, progress)
-
-        def step(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, hyper)
-            updates, opt_state = transform.update(grads, opt_state, params)
-            flat = ravel_pytree(grads)[0]
-            metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
-        return step
-
     def update(state: State) -> tuple[State, Metrics]:
-        hyper = state.hyper
+        hyper, aux_opt_state = state.hyper, state.aux_opt_state
 
         def iterate(carry: Any, iteration: Array) -> tuple[Any, Any]:
             params, opt_state, start, scale, key = carry
@@ -187,12 +165,13 @@ def make_train(
                 reward, values, next_values, terminated=trajectory.terminated, truncated=trajectory.truncated,
                 discount=hyper.discount, lam=hyper.lam,
             )  # fmt: skip
+            transform = optimizer(hyper, iteration / (num_updates * num_iterations))
             target, first = advantage + values, start if recurrent else None
             rows = (trajectory, advantage, target)
             rows, num_axes = ((*swap_time(rows), first), 1) if recurrent else ((*rows, None), 2)
             (params, opt_state), metrics = pg.epochs(
                 shuffle_key, (params, opt_state), rows, num_axes=num_axes, num_epochs=num_epochs,
-                num_minibatches=num_minibatches, step=descend(loss, hyper, iteration / (num_updates * num_iterations)),
+                num_minibatches=num_minibatches, step=minibatch_step(loss, transform, hyper),
             )  # fmt: skip
             if normalize_observations:  # only now: those that acted were those of the loss
                 params = params._replace(statistics=pg.envs.update_statistics(params.statistics, trajectory.obs))
@@ -204,7 +183,6 @@ def make_train(
         iterations = state.update * num_iterations + jnp.arange(num_iterations)
         (params, opt_state, rollout, scale, key), (*kept, starts, metrics) = jax.lax.scan(iterate, carry, iterations)
         metrics = {**jax.tree.map(jnp.mean, metrics), "num_nonfinite": metrics["num_nonfinite"].sum()}
-        aux_opt_state = state.aux_opt_state
         if num_aux_epochs:
             key, aux_key = jax.random.split(key)
             old = jax.vmap(lambda t, s: pg.action_distribution(params, t, policy=policy, state=s))(kept[0], starts)
@@ -213,7 +191,7 @@ def make_train(
             (params, aux_opt_state), more = pg.epochs(
                 aux_key, (params, aux_opt_state), rows, num_axes=num_axes, num_epochs=num_aux_epochs,
                 num_minibatches=num_minibatches * num_iterations,
-                step=descend(aux_loss, hyper, state.update / num_updates),
+                step=minibatch_step(aux_loss, optimizer(hyper, state.update / num_updates), hyper),
             )  # fmt: skip
             metrics |= {name: jnp.mean(more[name]) for name in ("aux_value_loss", "clone_kl")}
             metrics["num_nonfinite"] += more["num_nonfinite"].sum()

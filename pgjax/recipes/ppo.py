@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax.estimators.terms import values_and_next
 from pgjax.recipes.acting import as_functions, normalized, swap_time
 from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.minibatches import minibatch_step, ratio_metrics
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
@@ -105,9 +105,7 @@ def make_train(
         return jnp.mean(each), {
             "loss": jnp.mean(each),
             **jax.tree.map(jnp.mean, metrics),
-            "kl": pg.diagnostics.approximate_kl(log_ratio),
-            "clip_fraction": pg.diagnostics.clip_fraction(log_ratio, clip=hyper.clip),
-            "bound_fraction": pg.diagnostics.bound_fraction(log_ratio),
+            **ratio_metrics(log_ratio, clip=hyper.clip),
         }
 
     def update(state: State) -> tuple[State, Metrics]:
@@ -124,16 +122,7 @@ def make_train(
             reward, values, next_values, terminated=trajectory.terminated, truncated=trajectory.truncated,
             discount=hyper.discount, lam=hyper.lam,
         )  # fmt: skip
-        transform = optimizer(hyper, state.update / num_updates)
-
-        def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, hyper)
-            updates, opt_state = transform.update(grads, opt_state, params)
-            flat = ravel_pytree(grads)[0]
-            metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
+        descend = minibatch_step(loss, optimizer(hyper, state.update / num_updates), hyper)
         rows = (trajectory, advantage, values)  # of a recurrent policy whole sequences, environments first
         rows, num_axes = ((*swap_time(rows), state.rollout), 1) if recurrent else ((*rows, None), 2)
         (params, opt_state), metrics = pg.epochs(
