@@ -41,6 +41,7 @@ NEEDS = {
     "exact value": "a critic; unbiased as far as it is right",
     "finitely many actions": "finitely many actions",
     "smooth samples": "samples differentiable in the parameters",
+    "differentiable steps": "a differentiable environment",
     "normal samples": "a Normal",
     "relaxed samples": "a discrete distribution with relaxed samples",
     "soft samples": "f differentiable between the actions",

@@ -38,7 +38,7 @@ def test_every_estimator_and_every_rule_of_the_library_has_a_certificate():
     assert len(rules) >= 9
     certified = {id(candidate.estimator) for candidate in exact.registry()}
     without = {name for name, x in (estimators | rules).items() if id(x) not in certified}
-    assert without == {"pathwise_gradient"}  # it makes the rollout itself: tests/estimators/test_pathwise.py
+    assert not without
     names = [candidate.name for candidate in exact.registry()]
     assert len(names) == len(set(names))
 
@@ -50,9 +50,6 @@ UNCERTIFIED = {
         *("ppo_objective", "episode_ratio", "masked_mean", "sequence_mean", "standardize"),
         *("expectation.nodes", "expectation.through", "expectation.control_gradient", "expectation.laws.independent"),
     ),
-    "makes the rollout itself: tests/estimators/test_pathwise.py, tests/test_baselines_groups.py": (
-        *("pathwise_gradient", "greedy_baseline"),
-    ),
     "adds up to the actor-critic of the same λ over a trajectory: tests/estimators/test_traces.py": (
         *("accumulating_trace", "dutch_trace", "trace_gradient"),
     ),
@@ -60,9 +57,6 @@ UNCERTIFIED = {
         *("init_moving_mean", "moving_mean", "update_moving_mean", "init_value_scale", "update_value_scale"),
         *("normalize_value", "denormalize_value", "rescale_value_head"),
         *("fit_linear_baseline", "linear_baseline", "fit_optimal_baseline"),
-    ),
-    "needs several factors, and an action here has one: tests/estimators/test_controls.py": (
-        "counterfactual_baseline",
     ),
     "changes a gradient that was estimated already": (
         *("project_to_halfspace", "scale_by_storm", "scale_by_svrpg", "hessian_vector_product"),
@@ -121,8 +115,10 @@ def test_claims_fail_for_other_rewards_and_under_another_law(name):
     for estimator, certificate in certificates(name).items():
         if certificate.claim is None:
             continue
+        if "through the environment" in estimator:  # which pays the rewards itself
+            assert certificate.controls["another law"] > BLIND
         # An exact critic knows the rewards, and gives nearly the same for all trajectories.
-        if estimator == "all-action, exact critic":
+        elif estimator == "all-action, exact critic":
             assert name != "two_state" or certificate.controls["another law"] > BLIND
         elif "all-action" in estimator:
             assert certificate.controls["another law"] > BLIND

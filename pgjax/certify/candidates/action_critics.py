@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._types import Trajectory
-from pgjax.certify.candidates.arguments import WHOLE, returns, weight
+from pgjax.certify.candidates.arguments import FINITE, WHOLE, returns, weight
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import (
     acer,
@@ -20,8 +20,6 @@ from pgjax.expectation import at_mode, enumerated, pathwise, relax, score_functi
 
 Array = jax.Array
 TEMPERATURE, SHARE = 1.3, 0.5  # of the control variate of RELAX: whatever they are, its mean is right
-
-FINITE = "finitely many actions"
 
 
 def action_critic_candidates() -> list[Candidate]:

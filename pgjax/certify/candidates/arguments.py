@@ -9,6 +9,8 @@ from pgjax.returns import discount_weight, discounted_returns
 WHOLE = ("own data", "whole episodes")
 """What estimators without a value function need."""
 
+FINITE = "finitely many actions"
+
 
 def weight(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
     """Return γ^t as the weight of each step, without which the discounted objective is missed.

@@ -21,6 +21,7 @@ Arguments = Callable[[Any, Any], dict[str, Any]]
 OFFERS = (
     *("own data", "other data", "whole episodes", "equal lengths", "exact value", "finitely many actions"),
     *("smooth samples", "normal samples", "relaxed samples", "soft samples", "yes-or-no actions"),
+    "differentiable steps",
     *("search of the mean", "search of mean and scale", "quadratic f"),
 )
 
@@ -51,17 +52,20 @@ class Candidate:
         needs: what the claim takes for granted; the candidate is certified only on problems that offer it.
             Of the trajectories: "own data" (the policy collects it), "other data" (another policy does), "whole
             episodes" (none is cut), "equal lengths" (of all episodes), "exact value" (`value` is that of the policy),
-            "finitely many actions". Of a distribution: "finitely many actions", "smooth samples" (a sample is
-            differentiable in the parameters), "normal samples" (of one Normal), "relaxed samples" (`relaxed_from`),
-            "soft samples" (`soften`), "yes-or-no actions" (those of Bernoulli). Of a function of
-            parameters: "search of the mean" or "search of mean and scale" (of the perturbations), "quadratic f". None
-            is ("own data",) for an estimator and () for a rule.
+            "finitely many actions", "differentiable steps" (states and rewards are smooth in what came before). Of a
+            distribution: "finitely many actions", "smooth samples" (a sample is differentiable in the parameters),
+            "normal samples" (of one Normal), "relaxed samples" (`relaxed_from`), "soft samples" (`soften`),
+            "yes-or-no actions" (those of Bernoulli). Of a function of parameters: "search of the mean" or "search of
+            mean and scale" (of the perturbations), "quadratic f". None is ("own data",) for an estimator and () for a
+            rule.
         group_size: K, how many trajectories it looks at together. What an estimator adds for one trajectory may
             depend on the others of its batch, as with `leave_one_out`; moments are then those of the mean over a group
             of K, every group of K is listed or K are sampled together, and variances are quoted for one trajectory: K
             times that of a group. With 1 nothing may depend on the others, which is checked.
         noise: for an estimator that takes the noise of a rule as `noise`, the rule: its noise is listed or drawn
             beside the trajectories.
+        data: (problem, trajectory) -> what the estimator is given in place of the trajectory: of one that makes the
+            rollout itself, the state that each trajectory started from. None gives the trajectory.
         pair: problem -> its coefficients as an affine pair, if it is one: they give its moments for any horizon.
         reference: who proposed it.
 
@@ -77,6 +81,7 @@ class Candidate:
     group_size: int = 1
     needs: tuple[str, ...] | None = None
     noise: Rule | None = None
+    data: Callable[[Any, Trajectory], Any] | None = None
     pair: Callable[[Any], AffinePair] | None = None
     reference: str = ""
 
@@ -130,7 +135,7 @@ class Candidate:
             [P] float.
         """
         kwargs = self._kwargs(problem, trajectory) | further
-        return ravel_pytree(self.estimator(problem.params, trajectory, **kwargs)[0])[0]
+        return ravel_pytree(self.estimator(problem.params, self._data(problem, trajectory), **kwargs)[0])[0]
 
     def contributions(self, problem: Any, trajectory: Trajectory, **further: Any) -> Array:
         """Compute what each trajectory adds to the estimate, which is their mean (ascent).
@@ -145,7 +150,7 @@ class Candidate:
         """
         kwargs = self._kwargs(problem, trajectory) | further
         estimator: Any = self.estimator
-        grads, _ = estimator.per_trajectory(problem.params, trajectory, **kwargs)
+        grads, _ = estimator.per_trajectory(problem.params, self._data(problem, trajectory), **kwargs)
         return -jax.vmap(lambda tree: ravel_pytree(tree)[0])(grads)
 
     def takes(self, name: str) -> bool:
@@ -158,6 +163,9 @@ class Candidate:
             Whether it does.
         """
         return name in inspect.signature(self.estimator).parameters
+
+    def _data(self, problem: Any, trajectory: Trajectory) -> Any:
+        return trajectory if self.data is None else self.data(problem, trajectory)
 
     def _kwargs(self, problem: Any, trajectory: Trajectory) -> dict[str, Any]:
         usual = {"policy": problem.policy, "discount": problem.discount, "value": problem.value}

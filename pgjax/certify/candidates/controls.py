@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._types import Params, Policy, Trajectory
-from pgjax.certify.candidates.action_critics import FINITE
-from pgjax.certify.candidates.arguments import WHOLE, returns, weight
+from pgjax.certify.candidates.arguments import FINITE, WHOLE, returns, weight
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import (
     Contributions,
     aggressive_coefficient,
     conservative_coefficient,
     control_variate,
+    counterfactual_baseline,
     doubly_robust_gradient,
     efficient_off_policy_gradient,
     estimator,
@@ -147,6 +147,13 @@ def _interpolated() -> list[Candidate]:
 
 
 def _factorized() -> list[Candidate]:
+    def drawn(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
+        """The mean over two other actions, a scale to either side of the mean, in place of each factor's own."""
+        distribution = problem.policy(problem.params, trajectory.obs)
+        draws = jnp.stack([distribution.loc + side * distribution.scale for side in (-1.0, 1.0)])
+        baseline = counterfactual_baseline(distribution, trajectory, critic=problem.erring_critic, draws=draws)
+        return {"advantage": returns(problem, trajectory), "baseline": baseline, **weight(problem, trajectory)}
+
     return [
         Candidate(
             "baseline for each factor, wrong value",
@@ -156,7 +163,11 @@ def _factorized() -> list[Candidate]:
             },
             needs=WHOLE,
             reference="Wu et al. (2018)",
-        )
+        ),
+        Candidate(
+            "counterfactual baseline of drawn actions, wrong critic", factorized_gradient, drawn,
+            needs=(*WHOLE, "smooth samples"), reference="Foerster et al. (2018)",
+        ),
     ]  # fmt: skip
 
 

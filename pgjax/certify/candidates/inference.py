@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import expectation as ex
-from pgjax.certify.candidates.action_critics import FINITE
-from pgjax.certify.candidates.arguments import weight
+from pgjax.certify.candidates.arguments import FINITE, weight
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.estimators import expected_gradient
 from pgjax.expectation.laws import many

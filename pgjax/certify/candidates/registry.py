@@ -10,6 +10,7 @@ from pgjax.certify.candidates.critics import critic_candidates
 from pgjax.certify.candidates.fitted_baselines import fitted_baseline_candidates
 from pgjax.certify.candidates.higher_order import higher_order_candidates
 from pgjax.certify.candidates.inference import inference_candidates
+from pgjax.certify.candidates.pathwise import pathwise_candidates
 from pgjax.certify.candidates.rules import rule_candidates
 from pgjax.certify.candidates.score_function import score_function_candidates
 from pgjax.certify.candidates.searches import search_candidates
@@ -28,6 +29,7 @@ def registry() -> tuple[Candidate, ...]:
         *action_critic_candidates(),
         *control_candidates(),
         *higher_order_candidates(),
+        *pathwise_candidates(),
         *rule_candidates(),
         *inference_candidates(),
         *search_candidates(),

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 
 from pgjax import expectation as ex
-from pgjax.certify.candidates.action_critics import FINITE, SHARE, TEMPERATURE
+from pgjax.certify.candidates.action_critics import SHARE, TEMPERATURE
+from pgjax.certify.candidates.arguments import FINITE
 from pgjax.certify.candidates.candidate import Candidate
 
 Array = jax.Array

@@ -2,16 +2,18 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from pgjax._types import Trajectory
-from pgjax.baselines import batch_mean, value_baseline
-from pgjax.certify.candidates.arguments import WHOLE, constant, others, weight
+from pgjax.baselines import batch_mean, greedy_baseline, value_baseline
+from pgjax.certify.candidates.arguments import FINITE, WHOLE, constant, others, weight
 from pgjax.certify.candidates.candidate import Candidate
 from pgjax.certify.problems.tabular import TabularProblem
 from pgjax.estimators import gpomdp, likelihood_ratio, reinforce
 from pgjax.exact.variance.moments import AffinePair
 from pgjax.exact.variance.pairs import gpomdp_pair
+from pgjax.rollout import init_rollout
 
 
 def score_function_candidates() -> list[Candidate]:
@@ -24,6 +26,22 @@ def score_function_candidates() -> list[Candidate]:
 
 
 def _likelihood_ratio() -> list[Candidate]:
+    def greedy(problem: TabularProblem, trajectory: Trajectory) -> dict[str, Any]:
+        """What the mode earns from the state that each trajectory started in; on one key, whatever the column."""
+        env, keys = problem.environment, jax.random.split(jax.random.key(0))
+
+        def from_state(obs: jax.Array) -> jax.Array:
+            start = init_rollout(keys[0], env, env.default_params, num_envs=1)
+            inside = start.env_state.replace(state=jnp.argmax(obs)[None])
+            start = start.replace(env_state=inside, obs=obs[None].astype(start.obs.dtype))
+            return greedy_baseline(
+                keys[1], problem.params, start, policy=problem.policy, env=env, env_params=env.default_params,
+                num_steps=len(trajectory.reward), discount=problem.discount,
+            )[0]  # fmt: skip
+
+        earned = jax.vmap(from_state)(jnp.eye(trajectory.obs.shape[-1]))
+        return {"baseline": jnp.broadcast_to(trajectory.obs[0] @ earned, trajectory.reward.shape)}
+
     reference = "Williams (1992)"
     return [
         Candidate("likelihood ratio", likelihood_ratio, needs=WHOLE, reference=reference),
@@ -31,6 +49,10 @@ def _likelihood_ratio() -> list[Candidate]:
         Candidate(
             "likelihood ratio, leave-one-out", likelihood_ratio, others,
             needs=WHOLE, group_size=2, reference="Kool et al. (2019)",
+        ),
+        Candidate(
+            "likelihood ratio, greedy return", likelihood_ratio, greedy, needs=(*WHOLE, FINITE),
+            reference="Li et al. (2023)",
         ),
     ]  # fmt: skip
 

@@ -42,7 +42,7 @@ class LQRProblem:
     directions = ("discounted",)
     takes_rules = False
     # The value that an observation without time can have is that of the first step.
-    offers = frozenset({"own data", "whole episodes", "equal lengths", "smooth samples"})
+    offers = frozenset({"own data", "whole episodes", "equal lengths", "smooth samples", "differentiable steps"})
 
     @property
     def discount(self) -> float:
