@@ -36,7 +36,12 @@ def acting_in(env: Any, env_params: Any) -> Any:
     return policy
 
 
-@pytest.mark.parametrize("name", NAMES)
+def is_dear(name: str) -> bool:
+    """Most of the time goes to compiling MinAtar's games, of which one stands for all by default."""
+    return name.endswith("-MinAtar") and name != "Breakout-MinAtar"
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if is_dear(x) else x for x in NAMES])
 def test_rolls_out_under_jit_and_vmap(name: str) -> None:
     env, env_params = gymnax.make(name)
     if name == "FrozenLake-misc":
