@@ -103,6 +103,8 @@ def test_normalised_functions_standardise_what_they_see_and_start_from_the_ident
     np.testing.assert_allclose(functions.policy(params, obs).logits, plain.policy(jnp.eye(2), obs).logits, rtol=1e-6)
     moved = params._replace(statistics=pg.envs.update_statistics(params.statistics, obs))
     np.testing.assert_allclose(functions.value(moved, obs), [-1.0, 1.0], rtol=1e-5)
+    critic = recipes.normalizing(lambda w, obs, action: (obs @ w)[:, 0] + action)  # of one function alone
+    np.testing.assert_allclose(critic(moved, obs, jnp.array([10.0, 20.0])), [9.0, 21.0], rtol=1e-5)
 
 
 def test_time_and_environments_change_places() -> None:

@@ -76,4 +76,4 @@ def _arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
     noise = rollout_noise(
         jax.random.key(0), problem.params, _start(problem, t), policy=problem.policy, **run, num_steps=len(t.reward)
     )
-    return {**run, "noise": noise.replace(action=(t.raw_action - distribution.loc) / distribution.scale)}
+    return {**run, "noise": noise.replace(action=(t.action - distribution.loc) / distribution.scale)}
