@@ -65,8 +65,9 @@ def _start(problem: Any, trajectory: Trajectory) -> RolloutState:
     t, run = trajectory, _environment(problem)
     predicted = t.obs @ problem.lqr.A.T + t.action @ problem.lqr.B.T
     state = init_rollout(jax.random.key(0), **run, num_envs=t.reward.shape[1])
-    met = jnp.moveaxis(t.next_obs - predicted, 0, 1)
-    return state.replace(obs=t.obs[0], env_state=state.env_state.replace(x=t.obs[0], disturbances=met))
+    met = jnp.moveaxis(t.next_obs - predicted, 0, 1).astype(state.obs.dtype)
+    first = t.obs[0].astype(state.obs.dtype)  # sampled in single precision
+    return state.replace(obs=first, env_state=state.env_state.replace(x=first, disturbances=met))
 
 
 def _arguments(problem: Any, trajectory: Trajectory) -> dict[str, Any]:
