@@ -77,6 +77,24 @@ def quick_doctests(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+def _resident() -> int:
+    """The bytes of memory that this process holds; 0 where the system does not say."""
+    held = Path("/proc/self/statm")
+    return int(held.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if held.exists() else 0
+
+
+HELD = {"bytes": _resident()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_given_back() -> Iterator[None]:
+    """Forget compiled programs after a file once they hold 1.5 GB more: with many of them each further one is slow."""
+    yield
+    if _resident() > HELD["bytes"] + 1_500_000_000:
+        jax.clear_caches()
+        HELD["bytes"] = _resident()
+
+
 def _policy(params: Any, obs: Any) -> pg.Categorical:
     return pg.Categorical(obs @ params["policy"])
 
