@@ -10,35 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-import pgjax as pg
+from pgjax.comparison import pair_statistics
 
-Array = jax.Array
 EQUAL = 10  # estimates of plain REINFORCE, whose seconds all others get in the comparison at equal seconds
-
-
-def pairs_of(
-    key: Array, params: Any, reference: Any, *, estimate: Callable[..., Any], num_pairs: int
-) -> dict[str, Array]:
-    """Draw pairs of independent estimates g, g', in units of the length of the reference r; one number for each pair.
-
-    The means over pairs are unbiased: of cos(g, r), of <g, g'>, which is |E g|², of ½ |g - g'|², the trace of the
-    covariance, and of <g, r>.
-    """
-    target, _ = ravel_pytree(reference)
-    length = jnp.linalg.norm(target)
-
-    def one(key: Array) -> dict[str, Array]:
-        one_of = lambda key: ravel_pytree(estimate(key, params))[0] / length  # noqa: E731
-        first, second = jax.lax.map(one_of, jax.random.split(key))
-        toward = lambda g: pg.diagnostics.cosine(g, target)  # noqa: E731
-        return {
-            "cosine": 0.5 * (toward(first) + toward(second)),
-            "signal": first @ second,
-            "variance": 0.5 * jnp.sum(jnp.square(first - second)),
-            "along": 0.5 * (first + second) @ target / length,
-        }
-
-    return jax.lax.map(one, jax.random.split(key, num_pairs))
 
 
 def processor_seconds() -> float:
@@ -66,16 +40,18 @@ def draw_pairs(
         dear: rounds of estimators that take too long for all.
 
     Returns:
-        The pairs of each estimator, one after the other, and the seconds of one estimate.
+        What pairs of each estimator say, one after the other, in lengths of the reference: see
+        `pgjax.comparison.PairStatistics`; and the seconds of one estimate.
     """
     rounds = {name: (dear or {}).get(name, num_rounds) for name in compared}
     keys = jax.random.split(jax.random.key(2), num_rounds)
     programs = {
-        name: jax.jit(functools.partial(pairs_of, estimate=estimate, num_pairs=num_pairs))
-        .lower(keys[0], params, reference)
+        name: jax.jit(functools.partial(pair_statistics, estimate=estimate, num_pairs=num_pairs))
+        .lower(keys[0], params, reference=reference)
         .compile()
         for name, estimate in compared.items()
     }
+    square = float(jnp.sum(jnp.square(ravel_pytree(reference)[0])))
     found: dict[str, list[Any]] = {name: [] for name in compared}
     seconds = dict.fromkeys(compared, float("inf"))
     for index, key in enumerate(keys):
@@ -83,13 +59,18 @@ def draw_pairs(
             if index >= rounds[name]:
                 continue
             started = processor_seconds()
-            found[name].append(jax.block_until_ready(program(key, params, reference)))
+            found[name].append(jax.block_until_ready(program(key, params, reference=reference)))
             spent = (processor_seconds() - started) / (2 * num_pairs)
             seconds[name] = min(seconds[name], spent)
-    together = {
-        name: {key: np.concatenate([np.asarray(x[key], np.float64) for x in parts]) for key in parts[0]}
-        for name, parts in found.items()
-    }
+    together = {}
+    for name, parts in found.items():
+        pairs = jax.tree.map(lambda *x: np.concatenate(x).astype(np.float64), *parts)
+        together[name] = {
+            "cosine": pairs.reference_cosine,
+            "signal": pairs.signal / square,
+            "variance": pairs.variance / square,
+            "along": pairs.projection,
+        }
     return together, seconds
 
 
@@ -101,7 +82,7 @@ def figures(
     At equal seconds there is no cosine, NaN, where a single estimate takes longer.
 
     Args:
-        pairs: of the estimator, from `pairs_of`.
+        pairs: of the estimator, from `draw_pairs`.
         plain: of REINFORCE, at least as many.
         cost: the seconds of an estimate by those of REINFORCE.
         error: relative error of the reference: its square is no bias, and a bias below it cannot be seen.

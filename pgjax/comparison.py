@@ -27,6 +27,7 @@ class PairStatistics:
     reference_cosine: Array | None  # to the reference, mean of the two; None without a reference
     signal: Array  # <g, g'>, whose mean is |E g|²
     variance: Array  # ½ |g - g'|², whose mean is tr Cov of one estimate
+    projection: Array | None  # <g, r> / |r|², mean of the two: on the reference, in its lengths; None without one
 
 
 class Interval(NamedTuple):
@@ -85,7 +86,8 @@ def pair_statistics(
         reference: a gradient like params, with the sign of the estimates, or None.
 
     Returns:
-        `PairStatistics`. An estimate that is zero has the cosine 0 to all.
+        `PairStatistics`. An estimate that is zero has the cosine 0 to all, and on a reference that is zero every
+        projection is 0.
 
     Raises:
         TypeError: if estimate is not a function or num_pairs is not an int.
@@ -117,12 +119,14 @@ def pair_statistics(
         halves = jax.random.split(jax.random.fold_in(key, index))
         # One call in a loop, not two: the estimate is compiled once.
         first, second = jax.lax.map(lambda half: flat(estimate(half, params)), halves)
-        toward = None
+        toward = onto = None
         if reference is not None:
             target = flat(reference)
             toward = 0.5 * (cosine(first, target) + cosine(second, target))
+            square = jnp.vdot(target, target)
+            onto = jnp.where(square > 0, jnp.vdot(0.5 * (first + second), target) / jnp.where(square > 0, square, 1), 0)
         gap = jnp.sum(jnp.square(first - second))
-        return PairStatistics(cosine(first, second), toward, jnp.vdot(first, second), 0.5 * gap)
+        return PairStatistics(cosine(first, second), toward, jnp.vdot(first, second), 0.5 * gap, onto)
 
     return jax.lax.map(one, jnp.arange(num_pairs))
 

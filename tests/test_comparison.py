@@ -33,7 +33,12 @@ def test_pair_statistics_are_those_of_numpy():
         close(got.reference_cosine[i], toward, rtol=1e-13)
         close(got.signal[i], a @ b, rtol=1e-13)
         close(got.variance[i], np.sum((a - b) ** 2) / 2, rtol=1e-13)
-    assert pair_statistics(key, params, estimate=noisy(0.7), num_pairs=6).reference_cosine is None
+        close(got.projection[i], (a + b) @ np.asarray(reference) / 2 / np.sum(np.asarray(reference) ** 2), rtol=1e-13)
+    alone = pair_statistics(key, params, estimate=noisy(0.7), num_pairs=6)
+    assert alone.reference_cosine is None
+    assert alone.projection is None
+    nowhere = pair_statistics(key, params, estimate=noisy(0.7), num_pairs=6, reference=0 * reference)
+    close(nowhere.projection, np.zeros(6), atol=0.0)
 
 
 def test_known_noise_is_measured():

@@ -175,7 +175,14 @@ def _make(body: Callable[..., Any], selects: tuple[str, ...], unit_interval: tup
 
 
 def batch_shape(data: Data) -> tuple[int, ...]:
-    """Return the batch axes of what an estimator takes: those of a trajectory after time, or of a rollout's state."""
+    """Return the batch axes of what an estimator takes.
+
+    Args:
+        data: a trajectory, leaves [T, B, ...], or the state of a rollout, leaves [B, ...].
+
+    Returns:
+        The sizes of the axes B.
+    """
     return data.step.shape if isinstance(data, RolloutState) else data.reward.shape[1:]
 
 

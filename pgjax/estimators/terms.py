@@ -63,14 +63,31 @@ def log_prob_taken(distribution: Any, trajectory: Trajectory) -> Array:
 
 
 def is_recurrent(state: RolloutState | None) -> bool:
-    """Whether a policy carries a state: jax.tree.leaves of none would be empty too, so None decides."""
+    """Tell whether a policy carries a state: jax.tree.leaves of none would be empty too, so None decides.
+
+    Args:
+        state: the state that the rollout started from, or None.
+
+    Returns:
+        Whether there is a memory in it.
+    """
     return state is not None and state.policy_state is not None
 
 
 def policy_outputs(
     params: Params, trajectory: Trajectory, policy: Policy, state: RolloutState | None
 ) -> tuple[Any, Any]:
-    """Return the distribution and the extras of a policy of either kind, leaves [T, B, ...]."""
+    """Apply a policy of either kind to a window.
+
+    Args:
+        params: parameters of the policy.
+        trajectory: leaves [T, B, ...].
+        policy: as for `rollout`.
+        state: for a recurrent policy, the state that the rollout started from.
+
+    Returns:
+        The distribution and the extras, leaves [T, B, ...].
+    """
     if not is_recurrent(state):
         return apply_policy(policy, params, trajectory.obs, None)[:2]
     distribution, extras, _ = _unrolled(params, trajectory, policy, state)
@@ -80,7 +97,18 @@ def policy_outputs(
 def policy_and_value(
     params: Params, trajectory: Trajectory, policy: Policy, value: Value, state: RolloutState | None
 ) -> tuple[Any, Array]:
-    """Return the distribution and the value at each step; a recurrent policy gives its value as its extras."""
+    """Apply a policy of either kind and its value function to a window.
+
+    Args:
+        params: parameters of both.
+        trajectory: leaves [T, B, ...].
+        policy: as for `rollout`; a recurrent one gives its value as its extras.
+        value: value(params, obs) -> [T, B], which a recurrent policy does not need.
+        state: for a recurrent policy, the state that the rollout started from.
+
+    Returns:
+        The distribution, and the value at each step [T, B].
+    """
     distribution, extras = policy_outputs(params, trajectory, policy, state)
     values = _recurrent_value(extras, trajectory) if is_recurrent(state) else value(params, trajectory.obs)
     _checks.require_shape("the result of value(params, obs)", values, trajectory.reward.shape, of="trajectory.reward")

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax._checks import as_positive_int
 from pgjax.recipes.acting import as_functions, swap_time
 from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.minibatches import minibatch_step
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 Advantage = Literal["rloo", "grpo", "dr_grpo", "remax"]
@@ -169,16 +169,7 @@ def make_train(
         if reference is not None:
             distribution = pg.action_distribution(reference, trajectory, policy=policy, state=start)
             ref_log_prob = pg.log_prob_taken(distribution, trajectory)
-        transform = optimizer(hyper, state.update / num_updates)
-
-        def descend(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
-            params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, hyper)
-            updates, opt_state = transform.update(grads, opt_state, params)
-            flat = ravel_pytree(grads)[0]
-            metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
+        descend = minibatch_step(loss, optimizer(hyper, state.update / num_updates), hyper)
         rows = swap_time((trajectory, jnp.broadcast_to(weight, counts.shape), counts, ref_log_prob))
         (params, opt_state), metrics = pg.epochs(
             shuffle_key, (state.params, state.opt_state), (*rows, start), step=descend, num_axes=1,

@@ -1,5 +1,6 @@
 """The gradient through the environment as a candidate: it makes the rollout itself, at the noise of each trajectory."""
 
+import functools
 from typing import Any
 
 import jax
@@ -55,6 +56,7 @@ class _Known(LQREnvironment):
         return after, state, -(x @ lqr.Q @ x + u @ lqr.R @ u), self.is_terminated(state, params), {}
 
 
+@functools.lru_cache(maxsize=4)  # the environment selects programs: one for each problem
 def _environment(problem: Any) -> dict[str, Any]:
     env = _Known(problem.lqr).with_transition_gradients()
     return {"env": env, "env_params": env.default_params}
