@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from common import COLOURS, axes, bootstrap, interquartile_mean, markdown, save
+from matplotlib import ticker
 
 PAGE = """# {title}
 
@@ -195,6 +196,9 @@ def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
         panel.fill_between(steps[known], low, high, color=colour, alpha=0.12, linewidth=0)
     panel.axhline(cells[0]["threshold"], color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
     panel.set(xscale="log", xlabel="environment steps", ylabel="episode return, median of the seeds", title=env)
+    panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(ticker.EngFormatter())  # 20 k
+    panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     save(figure, path)
 
