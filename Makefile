@@ -52,8 +52,8 @@ test-slow: install ## the tests that take minutes
 test-newest: install ## a short selection of the tests under the newest interpreter there is, in an environment of its own
 	@newest=$$($(RUN) .ci/newest_python.py); minor=$${newest%% *}; \
 	if [ "$$minor" = "$(MINOR)" ]; then echo "no supported Python newer than $(MINOR) here"; \
-	else $(MAKE) --no-print-directory install VENV=.venv-$$minor PYTHON="$${newest#* }" && \
-		.venv-$$minor/bin/python -m pytest -n $(WORKERS) -q $(SHORT) $(PYTEST_ARGS); fi
+	else $(MAKE) --no-print-directory install VENV=.venv-newest EXTRAS=test PYTHON="$${newest#* }" && \
+		.venv-newest/bin/python -m pytest -n $(WORKERS) -q $(SHORT) $(PYTEST_ARGS); fi
 
 coverage: install ## the default tests with line coverage: the lines that no test reaches are listed
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)

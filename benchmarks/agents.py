@@ -159,11 +159,11 @@ def cross_play(params: dict[str, Any], seeds: int, episodes: int) -> dict[str, d
 def difference(first: Any, second: Any) -> dict[str, float]:
     """Subtract one interquartile mean from another, with the 95 % interval of the difference over seeds."""
 
-    def less(a: Any, b: Any) -> float:
-        return interquartile_mean(a) - interquartile_mean(b)
+    def less(a: Any, b: Any, axis: int | None = None) -> Any:
+        return interquartile_mean(a, axis) - interquartile_mean(b, axis)
 
     low, high = bootstrap(first, second, statistic=less)
-    return {"difference": less(first, second), "low": low, "high": high}
+    return {"difference": float(less(first, second)), "low": low, "high": high}
 
 
 def in_words(found: dict[str, float]) -> str:

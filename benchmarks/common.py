@@ -111,9 +111,9 @@ def save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def interquartile_mean(x: Any) -> float:
-    """Compute the mean of the middle half."""
-    return float(scipy.stats.trim_mean(np.ravel(x), 0.25))
+def interquartile_mean(x: Any, axis: int | None = None) -> Any:
+    """Compute the mean of the middle half, of all numbers or along an axis."""
+    return scipy.stats.trim_mean(x, 0.25, axis=axis)
 
 
 def bootstrap(
@@ -121,13 +121,14 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Compute the 95 % percentile bootstrap interval of a statistic; several samples are resampled each by itself.
 
+    The statistic takes `axis`, so that it is computed for all resamples at once.
     Of a sample of one, or with a number that is none, there is no interval: NaN.
     """
     samples = tuple(np.ravel(x) for x in samples)
     if min(len(x) for x in samples) < 2 or not all(np.isfinite(x).all() for x in samples):
         return float("nan"), float("nan")
     found = scipy.stats.bootstrap(
-        samples, statistic, vectorized=False, n_resamples=repeats, method="percentile", rng=np.random.default_rng(seed)
+        samples, statistic, n_resamples=repeats, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval
     return float(found.low), float(found.high)
 

@@ -216,7 +216,7 @@ def together(cells: list[dict[str, Any]], at_random: dict[str, float]) -> str:
         by_recipe.setdefault(cell["recipe"], []).append(scaled(cell, at_random[cell["env"]]))
     rows = []
     for name, samples in by_recipe.items():
-        statistic = lambda *x: interquartile_mean(np.concatenate(x))  # noqa: E731
+        statistic = lambda *x, axis=-1: interquartile_mean(np.concatenate(x, axis), axis)  # noqa: E731
         low, high = bootstrap(*samples, statistic=statistic)
         rows.append((statistic(*samples), [f"`{name}`", f"{len(samples)}", f"[{low:.2f}, {high:.2f}]"]))
     ordered = [[row[0], row[1], f"{x:.2f} {row[2]}"] for x, row in sorted(rows, key=lambda pair: -pair[0])]

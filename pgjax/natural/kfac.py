@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from pgjax._compile import compiled
 from pgjax._types import Params, Policy
 from pgjax.distributions import log_prob_of, sample_action
 from pgjax.expectation.sampling import parts
@@ -36,6 +37,7 @@ class KroneckerFactors:
     leaves: tuple[Path, ...] = struct.field(pytree_node=False)  # where the leaves of the blocks stand
 
 
+@compiled()
 def kronecker_factors(key: Array | None, params: Params, obs: Any, *, policy: Policy) -> KroneckerFactors:
     """Compute the Kronecker factors of the Fisher matrix of each dense layer and convolution of a Flax policy.
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import pathlib
 import pydoc
 import warnings
 from typing import Any
@@ -22,6 +23,7 @@ from pgjax.estimators import Contributions, Estimator, GradientInfo
 pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+ROOT = pathlib.Path(__file__).parents[2]
 LOGITS = np.random.default_rng(7).normal(size=(3, 2))
 
 
@@ -57,7 +59,8 @@ def test_a_misspelt_argument_is_named_with_the_one_that_was_meant(form: str) -> 
         getattr(pg.reinforce, form)(LOGITS, random_window(0, 2), policy)
 
 
-def test_mypy_rejects_a_misspelt_argument() -> None:
+def test_mypy_rejects_a_misspelt_argument(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the settings of the project, so that what `make types` found out before need not be found out again."""
     program = """
 import pgjax as pg
 from typing import Any
@@ -70,8 +73,9 @@ def f(params: Any, trajectory: pg.Trajectory, *, k: int) -> pg.Surrogate: return
 f(x, x, k=1)
 f(x, x, j=1)
 """
-    options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", "--no-error-summary"]
-    told = mypy.run([*options, "-c", program])[0]
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "program.py").write_text(program)
+    told = mypy.run(["--no-error-summary", str(tmp_path / "program.py")])[0]
     errors = [line for line in told.splitlines() if ": error:" in line]
     assert [int(line.split(":")[1]) for line in errors] == [7, 11], told
     assert 'Unexpected keyword argument "basline"' in errors[0]

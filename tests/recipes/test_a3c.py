@@ -14,7 +14,7 @@ from entry import FUNCTIONS
 from outside import interrupt, within
 from table import RECIPES
 
-from pgjax.recipes import a2c, a3c
+from pgjax.recipes import a2c, a3c, a3c_threads
 
 SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -74,7 +74,7 @@ def test_staleness_is_checked() -> None:
 
 def run(**settings: Any) -> Any:
     base = {**FUNCTIONS, **SIZES, "num_threads": 2, "total_steps": 20 * STEPS, **HYPER}
-    return a3c.train_threads(jax.random.key(1), *world.world(), **{**base, **settings})
+    return a3c_threads.train(jax.random.key(1), *world.world(), **{**base, **settings})
 
 
 @pytest.mark.parametrize("locked", [True, False])
@@ -107,7 +107,7 @@ def test_under_the_lock_no_update_is_lost() -> None:
 
     hyper = traced(a3c.Hyper, {"learning_rate": 1.0, "decay": 0.0, "eps": 0.0, "anneal": 0.0})
     zeros = np.zeros(2000, np.float32)
-    shared = a3c._Shared(a3c.SharedState(zeros, zeros, jax.random.key(0), 0, hyper), 2000)
+    shared = a3c_threads._Shared(a3c_threads.SharedState(zeros, zeros, jax.random.key(0), 0, hyper), 2000)
 
     def add() -> None:
         for _ in range(500):
@@ -136,12 +136,12 @@ def test_an_exception_anywhere_stops_all_and_is_raised(where: str) -> None:
 
 def test_an_exception_in_one_thread_of_several_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the fifth update of all, while the others wait for nothing and for the queue."""
-    apply = a3c._Shared.apply
+    apply = a3c_threads._Shared.apply
 
     def failing(self: Any, grads: Any, number: int, locked: bool) -> Any:
         return fail() if number == 4 else apply(self, grads, number, locked)
 
-    monkeypatch.setattr(a3c._Shared, "apply", failing)
+    monkeypatch.setattr(a3c_threads._Shared, "apply", failing)
     with within(60), pytest.raises(ZeroDivisionError, match="planted") as caught:
         run(num_threads=3, total_steps=10**6 * STEPS)
     assert "in the thread 'learner" in str(caught.value.__notes__)

@@ -19,7 +19,7 @@ from outside import Choice, interrupt, within
 from table import RECIPES
 
 import pgjax as pg
-from pgjax.recipes import a2c, impala
+from pgjax.recipes import a2c, impala, impala_host
 
 SIZES = {"num_envs": world.NUM_ENVS, "num_steps": world.NUM_STEPS}
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -92,7 +92,7 @@ def test_actors_outside_jax_learn_the_choice_and_the_value_at_both_kinds_of_end(
         return made[-1]
 
     with within(120):
-        state, metrics = impala.train_host(
+        state, metrics = impala_host.train(
             jax.random.key(0), make_env, **HOST, total_steps=150 * STEPS, drop=False, entropy_coef=0.0, discount=0.5,
             report=lambda state, m: seen.append((int(state.update), m)),
         )  # fmt: skip
@@ -143,7 +143,7 @@ def test_windows_from_outside_say_what_happened() -> None:
 
 def run(**settings: Any) -> Any:
     make_env = settings.pop("make_env", Choice)
-    return impala.train_host(jax.random.key(0), make_env, **{**HOST, "total_steps": 40 * STEPS, **settings})
+    return impala_host.train(jax.random.key(0), make_env, **{**HOST, "total_steps": 40 * STEPS, **settings})
 
 
 def fail(*_: Any) -> None:
@@ -258,7 +258,7 @@ def test_cartpole_of_gymnasium_is_learned_from() -> None:
     gymnasium = pytest.importorskip("gymnasium")
     model = pg.networks.ActorCritic(pg.networks.DiscretePolicy(num_actions=2), features=(16,))
     with within(120):
-        _, metrics = impala.train_host(
+        _, metrics = impala_host.train(
             jax.random.key(0), lambda i: gymnasium.make("CartPole-v1"), model=model, total_steps=5 * 128
         )
     assert len(metrics) == 5
