@@ -31,7 +31,7 @@ $(CACHED): export JAX_COMPILATION_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.c
 $(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 
 # What the newest interpreter is tried on in CI, beside the default one on everything: a minute or two.
-SHORT := tests/test_returns.py tests/test_returns_bootstrap.py tests/test_sharding.py
+SHORT := tests/test_returns.py tests/test_sharding.py
 
 .PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy variance bench-peers bench-sbx lock clean distclean
 
