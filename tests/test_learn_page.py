@@ -102,8 +102,8 @@ def test_settings_name_environments_and_hyper_parameters_that_there_are() -> Non
 
 
 def test_notes_are_told_on_the_page_and_are_no_settings() -> None:
-    assert learn_page.notes_on("Pendulum-v1", ["ppo", "impala"]).startswith("\n- `impala`: held noise")
-    assert learn_page.notes_on("Pendulum-v1", ["ppo"]) == ""
+    assert learn_page.notes_on("Pendulum-v1", ["kl_ppo", "impala"]).startswith("\n- `impala`: held noise")
+    assert learn_page.notes_on("Pendulum-v1", ["kl_ppo"]) == ""
     assert all(set(settings) == {"make", "hyper", "model"} for settings in learn.cells(None, None).values())
 
 
