@@ -163,7 +163,7 @@ def difference(first: Any, second: Any) -> dict[str, float]:
         return interquartile_mean(a, axis) - interquartile_mean(b, axis)
 
     low, high = bootstrap(first, second, statistic=less)
-    return {"difference": float(less(first, second)), "low": low, "high": high}
+    return {"difference": less(first, second), "low": low, "high": high}
 
 
 def in_words(found: dict[str, float]) -> str:

@@ -112,8 +112,9 @@ def save(figure: Any, path: Path) -> None:
 
 
 def interquartile_mean(x: Any, axis: int | None = None) -> Any:
-    """Compute the mean of the middle half, of all numbers or along an axis."""
-    return scipy.stats.trim_mean(x, 0.25, axis=axis)
+    """Compute the mean of the middle half: of all numbers, a float, or along an axis."""
+    mean = scipy.stats.trim_mean(x, 0.25, axis=axis)
+    return float(mean) if axis is None else mean
 
 
 def bootstrap(

@@ -151,7 +151,7 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
     final = evaluate(recipe, env_name, state, seeds, greedy=True)
     rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
     return {
-        "final_return": float(interquartile_mean(final)),
+        "final_return": interquartile_mean(final),
         "interval": bootstrap(final),
         "final_by_seed": final.tolist(),
         "sampled_by_seed": evaluate(recipe, env_name, state, seeds, greedy=False).tolist(),

@@ -202,7 +202,7 @@ def main() -> None:
         solved = np.flatnonzero(run["returns"] >= SOLVED)
         steps_to = float(run["steps"][solved[0]]) if solved.size else None
         results[name] = {
-            "final_return": float(interquartile_mean(final)),
+            "final_return": interquartile_mean(final),
             "interval": [low, high],
             "steps_to_475": steps_to,
             "steps_per_second": run["steps_per_second"],

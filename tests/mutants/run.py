@@ -251,8 +251,8 @@ def page(faults: list[Fault], outcomes: list[Outcome], listed: int) -> str:
         "Written by `make mutants DOCS=1`, never by hand. Each fault is one replacement in the library, planted alone;",
         "the tests of its module must fail with it. The lists are in `tests/mutants/`; `ONE_IN=8` draws one fault in",
         "eight of them, by the text of the fault.", "",
-        f"{len(faults)} of {listed} faults planted: {count['caught']} caught, {count['survived']} survived, "
-        f"{count['broken']} could not be run, {count['equivalent']} change no result.",
+        f"{len(faults)} of {listed} faults drawn: {count['caught']} caught, {count['survived']} survived, "
+        f"{count['broken']} could not be run, {count['equivalent']} not planted, since no result can change.",
     ]  # fmt: skip
     cell = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
     for room in dict.fromkeys(fault.room for fault in faults):
