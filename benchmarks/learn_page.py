@@ -196,7 +196,8 @@ def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
         panel.fill_between(steps[known], low, high, color=colour, alpha=0.12, linewidth=0)
     panel.axhline(cells[0]["threshold"], color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
     panel.set(xscale="log", xlabel="environment steps", ylabel="episode return, median of the seeds", title=env)
-    panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = panel.get_xlim()
+    panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,)))
     panel.xaxis.set_major_formatter(ticker.EngFormatter())  # 20 k
     panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
