@@ -23,21 +23,31 @@ def minibatch_step(
 
     Args:
         loss: loss(params, minibatch, *constants) -> (scalar, metrics).
-        transform: the optimiser, from optax.
+        transform: the optimiser, from optax, inside `optax.flatten`: the parameters are handed to it as one vector.
         *constants: what the loss is told besides: hyper-parameters, a coefficient.
 
     Returns:
         step((params, opt_state), minibatch) -> ((params, opt_state), metrics): those of the loss, `grad_norm` before
         the optimiser, and `num_nonfinite`, entries of the gradient that are not finite.
+
+    Raises:
+        ValueError: when the step is taken, if opt_state is not that of one vector.
     """
 
     def step(carry: Any, minibatch: Any) -> tuple[Any, Metrics]:
         params, opt_state = carry
         grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, *constants)
-        updates, opt_state = transform.update(grads, opt_state, params)
-        flat = ravel_pytree(grads)[0]
-        metrics |= {"grad_norm": jnp.linalg.norm(flat), "num_nonfinite": jnp.sum(~jnp.isfinite(flat))}
-        return (optax.apply_updates(params, updates), opt_state), metrics
+        # All parameters as one vector: the step then takes a few kernels, not a few for each leaf.
+        (vector, unravel), (slope, _) = ravel_pytree(params), ravel_pytree(grads)
+        of_vector = jax.eval_shape(transform.init, vector)
+        if jax.tree.map(jnp.shape, opt_state) != jax.tree.map(jnp.shape, of_vector):
+            raise ValueError(
+                "opt_state is not that of an optimiser of one vector, as which the parameters are handed to it. "
+                "Make the optimiser with optax.flatten(...), and opt_state with its init(params)."
+            )
+        updates, opt_state = transform.update(slope, opt_state, vector)
+        metrics |= {"grad_norm": jnp.linalg.norm(slope), "num_nonfinite": jnp.sum(~jnp.isfinite(slope))}
+        return (unravel(optax.apply_updates(vector, updates)), opt_state), metrics
 
     return step
 

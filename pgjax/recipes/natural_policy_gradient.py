@@ -13,6 +13,7 @@ from pgjax import natural
 from pgjax.estimators.terms import values_and_next
 from pgjax.recipes.acting import as_functions, normalized, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
+from pgjax.recipes.minibatches import minibatch_step
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
@@ -126,20 +127,19 @@ def make_train(
         )
         params = optax.apply_updates(state.params, updates)
 
-        def fit(carry: Any, rows: Any) -> tuple[Any, Array]:
-            params, opt_state = carry
-            error, grads = jax.value_and_grad(lambda p: jnp.mean(pg.value_loss(value(p, rows[0]), rows[1])))(params)
-            updates, opt_state = critic_step(hyper).update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), error
+        def critic_loss(params: Any, rows: tuple[Any, Array]) -> tuple[Array, Metrics]:
+            loss = jnp.mean(pg.value_loss(value(params, rows[0]), rows[1]))
+            return loss, {"value_loss": loss}
 
-        (params, critic_state), errors = pg.epochs(
-            shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values), step=fit,
-            num_epochs=num_epochs, num_minibatches=num_minibatches,
+        (params, critic_state), critic = pg.epochs(
+            shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values),
+            step=minibatch_step(critic_loss, critic_step(hyper)), num_epochs=num_epochs,
+            num_minibatches=num_minibatches,
         )  # fmt: skip
         flat = ravel_pytree(grads)[0]
         metrics = {
             "loss": loss,
-            "value_loss": jnp.mean(errors),
+            "value_loss": jnp.mean(critic["value_loss"]),
             "entropy": jnp.mean(old.entropy()),
             "kl": divergence(params),
             "grad_norm": jnp.linalg.norm(flat),

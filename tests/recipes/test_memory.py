@@ -114,14 +114,18 @@ def test_the_scale_of_the_rewards_is_carried_and_metrics_keep_reward_units(carri
 
 
 def test_the_ratio_is_one_before_the_first_step_recurrent_normalised_and_squashed(carried: Carried) -> None:
-    """To 1e-6, in every row of every update: what acted is what the loss is computed with."""
+    """What acted is what the loss is computed with, in every row of every update, up to rounding in float32.
+
+    1e-6 as the root mean square over the rows; a single row may be off by some units in the last place of its
+    log-probability, how many depends on the processor.
+    """
     if carried.name != "ppo":
         pytest.skip("A2C has no ratio")
     for state in carried.states:
-        still = state.hyper._replace(learning_rate=jnp.float32(0.0), clip=jnp.float32(1e-6))
+        still = state.hyper._replace(learning_rate=jnp.float32(0.0), clip=jnp.float32(4e-6))
         metrics = carried.recipe.update(state.replace(hyper=still))[1]
         assert metrics["clip_fraction"] == 0.0
-        assert metrics["kl"] < 1e-12
+        assert metrics["kl"] < 0.5e-12  # half the mean square of the log-ratios
 
 
 def test_minibatches_of_a_recurrent_policy_divide_the_environments() -> None:

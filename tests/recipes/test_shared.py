@@ -129,6 +129,28 @@ def test_a_step_with_a_minibatch_descends_and_tells_of_its_gradient() -> None:
         np.testing.assert_allclose(metrics["grad_norm"], np.nan if np.isnan(expected).any() else 12.0)
 
 
+def test_a_step_with_a_minibatch_is_that_of_optax_on_the_tree() -> None:
+    """Adam with a bound on the norm, three steps, against the same optimiser leaf by leaf."""
+
+    def loss(params: Any, x: Any) -> Any:
+        return jnp.mean(jnp.square(x @ params["w"] - params["b"])), {}
+
+    start = {"w": jnp.arange(2.0), "b": jnp.float32(0.5)}
+    transform = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))
+    step = recipes.minibatch_step(loss, optax.flatten(transform))
+    found, expected = (start, optax.flatten(transform).init(start)), (start, transform.init(start))
+    for x in jax.random.normal(jax.random.key(1), (3, 4, 2)):
+        grads = jax.grad(lambda params, x=x: loss(params, x)[0])(expected[0])
+        updates, opt_state = transform.update(grads, expected[1])
+        expected = optax.apply_updates(expected[0], updates), opt_state
+        found, metrics = step(found, x)
+        np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
+    for name, x in expected[0].items():
+        np.testing.assert_allclose(found[0][name], x, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^opt_state is not that of an optimiser of one vector.* with optax\.flatten"):
+        step((start, transform.init(start)), x)
+
+
 def test_ratios_are_summarised_by_name() -> None:
     log_ratio = np.log([1.0, 1.1, 1.5, 0.5])
     found = recipes.ratio_metrics(jnp.asarray(log_ratio, jnp.float32), clip=0.2)
