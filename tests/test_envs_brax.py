@@ -153,27 +153,23 @@ def test_what_is_not_a_bare_environment_is_refused() -> None:
         jax.eval_shape(lambda key: grows.step_env(key, grows.reset(key)[1], jnp.zeros(1)), jax.random.key(0))
 
 
-@pytest.fixture(scope="module")
-def pendulum() -> Any:
-    """Brax's inverted pendulum with its springs, the quickest to compile."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:brax")
+@pytest.mark.parametrize("name", ["inverted_pendulum", pytest.param("hopper", marks=pytest.mark.slow)])
+def test_a_rollout_is_braxs_own_loop(name: str) -> None:
+    """Full pushes to one side tip the pole before the limit, none leaves it upright until then; a hopper stands."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         envs = pytest.importorskip("brax.envs")
-        return envs.get_environment("inverted_pendulum", backend="spring"), envs
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:brax")
-def test_a_rollout_is_braxs_own_loop(pendulum: Any) -> None:
-    """Full pushes to one side tip the pole before the limit, none leaves it upright until then."""
-    inside, envs = pendulum
-    actions = jnp.stack([jnp.ones((30, 1)), jnp.zeros((30, 1))], 1)
+        inside = envs.get_environment(name, backend="spring")  # the quickest to compile
+    size = inside.action_size
+    actions = jnp.stack([jnp.ones((30, size)), jnp.zeros((30, size))], 1)
     with jax.numpy_rank_promotion("allow"):
         window, keys = rolled(from_brax(inside, episode_length=20), actions)
         own = own_loop(inside, actions, keys, 20)
-    for name, x in own.items():
-        np.testing.assert_allclose(getattr(window, name), x, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert window.terminated[:20, 0].any()
+    for field, x in own.items():
+        np.testing.assert_allclose(getattr(window, field), x, rtol=1e-5, atol=1e-5, err_msg=field)
+    assert window.terminated[:20, 0].any() == (name == "inverted_pendulum")
     np.testing.assert_array_equal(window.truncated[:, 1], np.arange(30) == 19)
     assert np.abs(window.next_obs[19, 1] - window.obs[20, 1]).max() > 1e-3
     with pytest.raises(ValueError, match="must not be wrapped in AutoResetWrapper"):
-        from_brax(envs.create("inverted_pendulum", backend="spring"))
+        from_brax(envs.create(name, backend="spring"))
