@@ -30,10 +30,10 @@ from pgjax.recipes import train as drive
 SPREAD, TAG = "MPE_simple_spread_v3", "MPE_simple_tag_v3"
 KINDS = {"maddpg": "MADDPG", "ddpg": "independent DDPG"}
 MAKE: dict[str, Any] = {
-    "num_envs": 64, "num_steps": 1, "gradient_steps": 1, "batch_size": 256, "capacity": 100_000, "warmup": 5_000,
+    "num_envs": 64, "num_steps": 1, "gradient_steps": 4, "batch_size": 256, "capacity": 240_000, "warmup": 5_000,
 }  # fmt: skip
 HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
-STEPS = {SPREAD: 400_000, TAG: 400_000}
+STEPS = {SPREAD: 240_000, TAG: 200_000}
 FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 4, "capacity": 400, "warmup": 4}
 FEATURES, CURVE = (64, 64), 12
 NUM_EPISODES = 256
@@ -45,7 +45,7 @@ PAGE = """# Agents that learn together
 MADDPG, whose critics see what all agents see and do, beside DDPG for each agent by itself, in two particle environments
 of JaxMARL with continuous actions. {seeds} seeds, equal steps, networks and settings; the interquartile mean over seeds
 of the final policies without noise over {episodes} episodes, with its 95 % bootstrap interval. *This page is written by
-`python benchmarks/agents.py --docs FOLDER`; do not edit it.*
+`make learn-agents DOCS=1`; do not edit it.*
 
 Measured on {processor}, Python {python}, jax {jax}, pgjax {pgjax}, {date}.
 
