@@ -36,7 +36,7 @@ class Recall(environment.Environment[RecallState, RecallParams]):
         return RecallParams()
 
     def reset_env(self, key: Array, params: RecallParams) -> tuple[Array, RecallState]:
-        state = RecallState(time=jnp.int32(0), cue=2.0 * jax.random.bernoulli(key) - 1.0)
+        state = RecallState(time=jnp.int32(0), cue=jnp.float32(2.0 * jax.random.bernoulli(key) - 1.0))
         return self.get_obs(state), state
 
     def step_env(

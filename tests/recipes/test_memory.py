@@ -113,19 +113,33 @@ def test_the_scale_of_the_rewards_is_carried_and_metrics_keep_reward_units(carri
     assert np.abs(last).max() <= 1.0
 
 
-def test_the_ratio_is_one_before_the_first_step_recurrent_normalised_and_squashed(carried: Carried) -> None:
-    """What acted is what the loss is computed with, in every row of every update, up to rounding in float32.
+def ratios_at_rest(recipe: Any, state: Any, clip: float) -> dict[str, Any]:
+    """The metrics of an update that moves nothing, so that every minibatch is a first one."""
+    dtype = state.hyper.clip.dtype
+    still = state.hyper._replace(learning_rate=jnp.zeros((), dtype), clip=jnp.asarray(clip, dtype))
+    return recipe.update(state.replace(hyper=still))[1]
 
-    1e-6 as the root mean square over the rows; a single row may be off by some units in the last place of its
-    log-probability, how many depends on the processor.
+
+def test_the_ratio_is_one_before_the_first_step_recurrent_normalised_and_squashed(carried: Carried) -> None:
+    """What acted is what the loss is computed with, in every update: to 1e-6 as the root mean square over the rows.
+
+    In float32 a single row may be off by some units in the last place of its log-probability; how many depends on the
+    processor.
     """
     if carried.name != "ppo":
         pytest.skip("A2C has no ratio")
     for state in carried.states:
-        still = state.hyper._replace(learning_rate=jnp.float32(0.0), clip=jnp.float32(4e-6))
-        metrics = carried.recipe.update(state.replace(hyper=still))[1]
+        metrics = ratios_at_rest(carried.recipe, state, 4e-6)
         assert metrics["clip_fraction"] == 0.0
         assert metrics["kl"] < 0.5e-12  # half the mean square of the log-ratios
+
+
+def test_without_rounding_the_ratio_is_one_in_every_row(x64: None, quick_to_compile: None) -> None:
+    """The same in float64, to 1e-12."""
+    start = jnp.zeros((recall.NUM_ENVS, recall.HIDDEN))
+    carried = Carried("ppo", **recall.WITH_MEMORY | {"policy_state": start})
+    for state in carried.states:
+        assert ratios_at_rest(carried.recipe, state, 1e-12)["clip_fraction"] == 0.0
 
 
 def test_minibatches_of_a_recurrent_policy_divide_the_environments() -> None:
