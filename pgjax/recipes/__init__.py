@@ -50,7 +50,7 @@ from pgjax.recipes.acting import (
     swap_time,
 )
 from pgjax.recipes.hyper import check_hyper, traced
-from pgjax.recipes.minibatches import minibatch_step, ratio_metrics
+from pgjax.recipes.minibatches import minibatch_step, ratio_metrics, value_step
 from pgjax.recipes.recipe import Recipe, count_updates, episode_metrics, require_divisor, train
 from pgjax.recipes.searching import longest_episode, search_metrics
 
@@ -111,4 +111,5 @@ __all__ = [
     "traced",
     "train",
     "trpo",
+    "value_step",
 ]

@@ -9,6 +9,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from pgjax import diagnostics
+from pgjax._types import Value
+from pgjax.losses import value_loss
 from pgjax.recipes.recipe import Array, Metrics
 
 
@@ -50,6 +52,31 @@ def minibatch_step(
         return (unravel(optax.apply_updates(vector, updates)), opt_state), metrics
 
     return step
+
+
+def value_step(
+    value: Value, transform: optax.GradientTransformationExtraArgs
+) -> Callable[[Any, Any], tuple[Any, Metrics]]:
+    """Make the step of a value function that learns by itself: `minibatch_step` down its squared error.
+
+        loss(θ, (s, v)) = mean ½ (V_θ(s) - v)²
+
+    Shapes: rows of obs and targets [N, ...] and [N]; metrics scalars.
+
+    Args:
+        value: value(params, obs) -> [N] float, reward units.
+        transform: as for `minibatch_step`.
+
+    Returns:
+        As `minibatch_step`; minibatches are (obs, target), and the metric of the loss is `value_loss`.
+    """
+
+    def loss(params: Any, rows: tuple[Any, Array]) -> tuple[Array, Metrics]:
+        obs, target = rows
+        mean = jnp.mean(value_loss(value(params, obs), target))
+        return mean, {"value_loss": mean}
+
+    return minibatch_step(loss, transform)
 
 
 def ratio_metrics(log_ratio: Array, *, clip: Array | float) -> Metrics:

@@ -13,7 +13,7 @@ from pgjax import natural
 from pgjax.estimators.terms import values_and_next
 from pgjax.recipes.acting import as_functions, normalized, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
-from pgjax.recipes.minibatches import minibatch_step
+from pgjax.recipes.minibatches import value_step
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
 
 
@@ -128,14 +128,9 @@ def make_train(
         )  # fmt: skip
         params = optax.apply_updates(state.params, updates)
 
-        def critic_loss(params: Any, rows: tuple[Any, Array]) -> tuple[Array, Metrics]:
-            loss = jnp.mean(pg.value_loss(value(params, rows[0]), rows[1]))
-            return loss, {"value_loss": loss}
-
         (params, critic_state), critic = pg.epochs(
             shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values),
-            step=minibatch_step(critic_loss, critic_step(hyper)), num_epochs=num_epochs,
-            num_minibatches=num_minibatches,
+            step=value_step(value, critic_step(hyper)), num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         flat = ravel_pytree(grads)[0]
         metrics = {

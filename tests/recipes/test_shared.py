@@ -151,6 +151,16 @@ def test_a_step_with_a_minibatch_is_that_of_optax_on_the_tree() -> None:
         step((start, transform.init(start)), x)
 
 
+def test_a_value_function_learns_by_itself() -> None:
+    """V(s) = w s with w = 1, one step of 0.1 on rows s = 1, 2 and v = 3, 4: the mean of (w s - v) s is -3."""
+    transform = optax.flatten(optax.sgd(0.1))
+    step = recipes.value_step(lambda w, obs: w * obs, transform)
+    start = jnp.float32(1.0)
+    (w, _), metrics = step((start, transform.init(start)), (jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])))
+    np.testing.assert_allclose(w, 1.3, rtol=1e-6)
+    np.testing.assert_allclose([metrics["value_loss"], metrics["grad_norm"]], [2.0, 3.0], rtol=1e-6)
+
+
 def test_ratios_are_summarised_by_name() -> None:
     log_ratio = np.log([1.0, 1.1, 1.5, 0.5])
     found = recipes.ratio_metrics(jnp.asarray(log_ratio, jnp.float32), clip=0.2)
