@@ -218,7 +218,8 @@ def by_name(function: str, parameters: Mapping[str, inspect.Parameter], args: An
             raise TypeError(f"{function}() got an unexpected argument {name!r}: {hint}")
     missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise TypeError(f"{function}() misses the argument {', '.join(missing)}. It takes {', '.join(parameters)}.")
+        word = "argument" if len(missing) == 1 else "arguments"
+        raise TypeError(f"{function}() misses the {word} {', '.join(missing)}. It takes {', '.join(parameters)}.")
     return arguments
 
 
