@@ -81,6 +81,8 @@ def test_the_actor_and_the_critics_know_a_box_with_bounds_of_its_own_for_each_co
         plain.apply(critics, obs, inside, method="action_value"),
         rtol=1e-5,
     )
+    other = model.apply(critics, obs, there + jnp.array([[0.0, 0.1]]), method="action_value")
+    assert np.abs(other - model.apply(critics, obs, there, method="action_value")).min() > 1e-3
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
