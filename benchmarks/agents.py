@@ -33,7 +33,7 @@ MAKE: dict[str, Any] = {
     "num_envs": 64, "num_steps": 1, "gradient_steps": 4, "batch_size": 256, "capacity": 240_000, "warmup": 5_000,
 }  # fmt: skip
 HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
-STEPS = {SPREAD: 240_000, TAG: 400_000}
+STEPS = {SPREAD: 240_000, TAG: 800_000}
 FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 4, "capacity": 400, "warmup": 4}
 FEATURES, CURVE = (64, 64), 12
 NUM_EPISODES = 256

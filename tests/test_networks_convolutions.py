@@ -1,4 +1,4 @@
-"""Convolutions are computed as matrix products: they are XLA's own, forwards and backwards, in every dtype and vmapped."""
+"""Convolutions are matrix products: they are those of XLA, forwards and backwards, in every dtype and vmapped."""
 
 import flax.linen as nn
 import jax
