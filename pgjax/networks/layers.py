@@ -86,7 +86,7 @@ def _as_product(x: Array, kernel: Array, *_: Any, precision: Any = None, **__: A
     The gradient of a convolution inside a scan is five times as slow on a CPU, and networks that are vmapped over seeds
     would become convolutions by groups, which no device is quick at.
     """
-    height, width, _, features = kernel.shape
+    (height, width), features = kernel.shape[:2], kernel.shape[-1]
     rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
     patches = [x[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
     return jnp.matmul(jnp.concatenate(patches, -1), kernel.reshape(-1, features), precision=precision)
