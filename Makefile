@@ -36,7 +36,7 @@ SHORT := tests/test_returns.py tests/test_sharding.py
 .PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy learn-agents variance bench-peers bench-sbx lock clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv with pgjax in it (PYTHON=... chooses the interpreter, 3.11 or newer)
 

@@ -1,4 +1,4 @@
-"""Convolutions are matrix products: they are those of XLA, forwards and backwards, in every dtype and vmapped."""
+"""Convolutions are matrix products: they are those of XLA, forwards and backwards, and stay products under vmap."""
 
 import flax.linen as nn
 import jax

@@ -83,8 +83,8 @@ class Convolutions(nn.Module):
 def _as_product(x: Array, kernel: Array, *_: Any, precision: Any = None, **__: Any) -> Array:
     """A convolution with stride 1 and no padding as a matrix product: the cells of each patch side by side.
 
-    The gradient of a convolution inside a scan is five times as slow on a CPU, and networks that are vmapped over seeds
-    would become convolutions by groups, which no device is quick at.
+    XLA's own gradient of a convolution is several times as slow inside a scan on a CPU, and under vmap over networks it
+    is a convolution by groups.
     """
     (height, width), features = kernel.shape[:2], kernel.shape[-1]
     rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
