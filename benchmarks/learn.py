@@ -2,7 +2,7 @@
 
 A cell is a recipe in an environment, with the settings of learn/RECIPE.toml. Each is one JSON file in the folder, and
 is run only if its settings, or the number of seeds, have changed: a run can be stopped and taken up again. A cell that
-ran beside other work holds what it learned, but no seconds; --seconds runs such cells again.
+ran beside other work holds what it learned, but no seconds; --seconds times a part of such cells again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Beside, bootstrap, fingerprint, interquartile_mean, quick_to_compile, table, write_json
+from common import Beside, bootstrap, fingerprint, interquartile_mean, quick_to_compile, setting, table, write_json
 from learn_page import OFF_POLICY, ON_POLICY, alone, file_name, write_page
 
 import pgjax as pg
@@ -39,6 +39,7 @@ THRESHOLDS = {
 }
 ENVIRONMENTS = tuple(THRESHOLDS)
 CURVE, NUM_EPISODES, BRAX_LIMIT = 100, 64, 200
+PART = 8.0  # seconds of a run that is only timed
 WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_discrete", "td3")
 
 
@@ -60,11 +61,12 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
     return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
 
 
-def environment(env_name: str) -> tuple[Any, Any]:
+def environment(env_name: str, rescaled: bool = False) -> tuple[Any, Any]:
     """Make an environment of gymnax, or of Brax (extra `envs`) by a name such as brax:inverted_pendulum."""
     library, _, inside = env_name.rpartition(":")
     if not library:
-        return gymnax.make(env_name)
+        env, env_params = gymnax.make(env_name)
+        return pg.envs.RescaledObservation(env) if rescaled else env, env_params
     envs = importlib.import_module("brax.envs")  # only where it is asked for
     limited = pg.envs.from_brax(envs.get_environment(inside, backend="spring"), episode_length=BRAX_LIMIT)
     return pg.envs.PooledReset(limited), None
@@ -72,7 +74,7 @@ def environment(env_name: str) -> tuple[Any, Any]:
 
 def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> Recipe:
     """Make the run of a cell; scale shortens it."""
-    env, env_params = environment(env_name)
+    env, env_params = environment(env_name, settings.get("rescaled", False))
     make = dict(settings["make"])
     make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
     taken = inspect.signature(make_train).parameters
@@ -81,20 +83,24 @@ def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> R
     make["total_steps"] = max(int(scale * make["total_steps"]), 2 * math.prod(known))
     if settings["model"]:
         options: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in settings["model"].items()}
-        judges = {"value", "critic"} & taken.keys()
+        judges = {judge for judge in ("value", "critic") if judge in taken and taken[judge].default is None}
         network: Any = pg.networks.default_actor_critic
         if "critic" in judges:
             duelling = "value" in judges  # action values made of a value and advantages
             network = pg.networks.default_duelling_actor_critic if duelling else pg.networks.default_actor_with_critics
         if isinstance(options.get("head"), dict):  # a head by its name, and what of it is to be otherwise
             fields = dict(options["head"])
-            options["head"] = network(env, env_params, head=fields.pop("name")).head.clone(**fields)
+            head = pg.networks.default_actor_critic(env, env_params, head=fields.pop("name")).head
+            options["head"] = head.clone(**fields)
         make["model"] = network(env, env_params, **options)
     return make_train(env, env_params, **make)
 
 
-def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dict[str, Any]]:
-    """Train all seeds side by side in one program; the first chunk is run twice to take compilation apart."""
+def train(recipe: Recipe, hyper: dict[str, float], seeds: int, *, part: float = math.inf) -> tuple[Any, dict[str, Any]]:
+    """Train all seeds side by side in one program, for so many seconds or to the end.
+
+    The first chunk is run twice to take compilation apart.
+    """
     every = max(recipe.num_updates // CURVE, 1)
     keys = jax.random.split(jax.random.key(0), seeds)
     init = jax.jit(jax.vmap(lambda key: recipe.init(key, **hyper)))
@@ -106,9 +112,10 @@ def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dic
     rows: list[Any] = []
     seconds, started = [], time.perf_counter()
 
-    def report(_: Any, metrics: dict[str, Any]) -> None:
+    def report(_: Any, metrics: dict[str, Any]) -> bool:
         seconds.append(time.perf_counter() - started)
         rows.append({name: x for name, x in metrics.items() if name in ("episode_return", "env_steps")})
+        return seconds[-1] > part
 
     state = drive(recipe, init(keys), every=every, report=report, progress=False, donate=True)
     run = {
@@ -122,9 +129,11 @@ def train(recipe: Recipe, hyper: dict[str, float], seeds: int) -> tuple[Any, dic
     return state, run
 
 
-def evaluate(recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool) -> np.ndarray:
+def evaluate(
+    recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool, *, rescaled: bool = False
+) -> np.ndarray:
     """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
-    env, env_params = environment(env_name)
+    env, env_params = environment(env_name, rescaled)
 
     def play(key: jax.Array, params: Any) -> jax.Array:
         result = pg.evaluate(
@@ -148,13 +157,14 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
     seconds = np.interp(np.arange(1, recipe.num_updates + 1), ends, run["seconds"])
     there = returns >= THRESHOLDS[env_name]
     reached = [int(np.argmax(column)) if column.any() else None for column in there.T]
-    final = evaluate(recipe, env_name, state, seeds, greedy=True)
+    rescaled = settings.get("rescaled", False)
+    final = evaluate(recipe, env_name, state, seeds, greedy=True, rescaled=rescaled)
     rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
     return {
         "final_return": interquartile_mean(final),
         "interval": bootstrap(final),
         "final_by_seed": final.tolist(),
-        "sampled_by_seed": evaluate(recipe, env_name, state, seeds, greedy=False).tolist(),
+        "sampled_by_seed": evaluate(recipe, env_name, state, seeds, greedy=False, rescaled=rescaled).tolist(),
         "steps_to_threshold": [None if i is None else float(steps[i, s]) for s, i in enumerate(reached)],
         "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
         "threshold": THRESHOLDS[env_name],
@@ -166,6 +176,32 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
             "seconds": seconds[rows].tolist(),
             "return": [[None if np.isnan(x) else round(float(x), 3) for x in row] for row in returns[rows]],
         },
+    }
+
+
+def time_again(
+    name: str, env_name: str, settings: dict[str, Any], seeds: int, scale: float, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Time a part of a cell and say how long it would have taken alone: its updates all take equally long.
+
+    Where they do not, as an update of whole episodes, the cell is run again.
+    """
+    recipe, beside = build(name, env_name, settings, scale), Beside()
+    _, run = train(recipe, settings["hyper"], seeds, part=PART)
+    others = beside.share
+    if "env_steps" in run:
+        return measure(name, env_name, settings, seeds, scale)
+    timed = min(len(run["seconds"]) * run["every"], recipe.num_updates)
+    each, total = run["seconds"][-1] / timed, max(int(scale * settings["make"]["total_steps"]), 1)
+    shares = [None if steps is None else steps / total for steps in known["steps_to_threshold"]]
+    rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
+    return {
+        "seconds_to_threshold": [None if x is None else x * recipe.num_updates * each for x in shares],
+        "seconds": each * recipe.num_updates,
+        "others": others,
+        "compile_seconds": run["compile_seconds"],
+        "timed": {"updates": timed, **setting()},
+        "curve": {**known["curve"], "seconds": ((rows + 1) * each).tolist()},
     }
 
 
@@ -199,7 +235,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--scale", type=float, help="length of the runs; 1, or 0.05 with --fast")
     parser.add_argument("--fresh", action="store_true", help="run again what is there")
-    parser.add_argument("--seconds", action="store_true", help="run again what ran beside other work")
+    parser.add_argument("--seconds", action="store_true", help="time again what ran beside other work")
     parser.add_argument("--docs", type=Path, help="folder in which to write the page, its figures and the JSON files")
     parser.add_argument("--fast", action="store_true", help="CartPole and Pendulum, 2 seeds, a twentieth of each run")
     options = parser.parse_args()
@@ -214,8 +250,10 @@ def main() -> None:
         path = options.out / name / f"{file_name(env_name)}.json"
         mark = fingerprint(settings, options.seeds, scale)
         known = json.loads(path.read_text()) if path.exists() else {}
-        again = options.fresh or (options.seconds and not alone(known))
-        if again or known.get("fingerprint") != mark:
+        if options.seconds and known.get("fingerprint") == mark and not alone(known):
+            known |= time_again(name, env_name, settings, options.seeds, scale, known)
+            write_json(path, known)
+        if options.fresh or known.get("fingerprint") != mark:
             command = f"python benchmarks/learn.py --only {name} --env {env_name} --seeds {options.seeds}"
             found = measure(name, env_name, settings, options.seeds, scale)
             known = {"recipe": name, "env": env_name, "settings": settings, "seeds": options.seeds, **found}

@@ -37,7 +37,8 @@ over seeds and environments, with seeds drawn anew within each environment for t
 ## Settings
 
 The hyper-parameters that differ from the defaults; the JSON holds the curves of each seed, the returns of each final
-policy and the command.
+policy and the command. *rescaled*: observations are in units of the bounds of their space, by
+`envs.RescaledObservation`. A head with `hold` keeps its noise for so many steps.
 
 {settings}
 """
@@ -226,7 +227,9 @@ def together(cells: list[dict[str, Any]], at_random: dict[str, float]) -> str:
 
 def settings_of(cell: dict[str, Any], name: str) -> list[str]:
     """Write what a cell was run with."""
-    words = [f"{k}={v}" for part in ("make", "hyper", "model") for k, v in cell["settings"][part].items()]
+    settings = cell["settings"]
+    words = ["rescaled"] if settings.get("rescaled") else []
+    words += [f"{k}={v}" for part in ("make", "hyper", "model") for k, v in settings[part].items()]
     link = f"[JSON]({name}/{cell['recipe']}-{file_name(cell['env'])}.json)"
     return [f"`{cell['recipe']}` on {cell['env']}", "`" + ", ".join(words) + "`", link]
 

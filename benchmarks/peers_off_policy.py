@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import COLOURS, axes, bootstrap, quick_to_compile, save, setting, table, write_json
+from common import COLOURS, axes, bootstrap, save, setting, table, write_json
 
 THRESHOLD, NUM_EPISODES = -200.0, 20
 SHARED = {
@@ -25,58 +25,6 @@ SHARED = {
     **{"total_steps": 20_000, "every": 800},
 }
 FAST = {"total_steps": 640, "every": 320, "warmup": 160}
-
-
-class Clock:
-    """Seconds since the process was asked for, with pauses."""
-
-    def __init__(self, started: float):
-        self.started, self.paused = started, 0.0
-
-    def read(self) -> float:
-        return time.time() - self.started - self.paused
-
-    def pause(self, since: float) -> None:
-        self.paused += time.time() - since
-
-
-def serve(config: dict[str, Any]) -> None:
-    """Be the process of pgjax: train once, and say in a line of JSON what the policy earned when."""
-    if config["fast"]:
-        quick_to_compile()
-    import gymnax
-    import jax
-
-    import pgjax as pg
-
-    clock = Clock(config["started"])
-    env, env_params = gymnax.make("Pendulum-v1")
-    per_update, name = config["num_envs"], config["recipe"]
-    options = {"head": "tanh_normal"} if name == "sac" else {}
-    model = pg.networks.default_actor_with_critics(env, env_params, features=tuple(config["features"]), **options)
-    shape = {k: config[k] for k in ("num_envs", "gradient_steps", "batch_size", "capacity", "warmup", "total_steps")}
-    module = getattr(pg.recipes, name)
-    recipe = module.make_train(env, env_params, model=model, **shape)
-    rates = [field for field in module.Hyper._fields if field.endswith("learning_rate")]
-    hyper = {k: config[k] for k in ("discount", "target_rate")} | dict.fromkeys(rates, config["learning_rate"])
-    rows: list[list[float]] = []
-
-    def report(state: Any, metrics: Any) -> None:
-        jax.block_until_ready(state.params)
-        since = time.time()
-        seconds = clock.read()
-        played = pg.evaluate(
-            jax.random.key(len(rows)), state.params, policy=recipe.policy, env=env, env_params=env_params,
-            num_episodes=NUM_EPISODES, greedy=True,
-        )  # fmt: skip
-        steps = (len(rows) + 1) * config["every"]
-        rows.append([steps, seconds, float(played.episode_return.mean())])
-        clock.pause(since)
-
-    every = config["every"] // per_update
-    state = jax.jit(lambda key: recipe.init(key, **hyper))(jax.random.key(config["seed"]))
-    pg.recipes.train(recipe, state, every=every, report=report, progress=False, donate=True)
-    print(json.dumps({"rows": rows}), flush=True)
 
 
 def run(command: list[str], config: dict[str, Any]) -> np.ndarray:
@@ -126,13 +74,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["sac", "td3"], help="recipes")
     parser.add_argument("--peers-python", default=os.environ.get("SBX_PYTHON"), help="Python that has SBX")
     parser.add_argument("--fast", action="store_true", help="a few steps, to see that it runs; pgjax alone without SBX")
-    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve(options.serve)
-        return
     here = Path(__file__)
-    ours = [sys.executable, str(here), "--serve"]
+    ours = [sys.executable, str(here.with_name("peers_pgjax.py"))]
     theirs = [options.peers_python, str(here.with_name("peers_sbx.py"))] if options.peers_python else None
     if options.fast:
         options.repeats, theirs = 1, theirs or ours

@@ -59,7 +59,7 @@ def test_seconds_are_only_of_cells_that_ran_alone_with_equally_many_seeds(other:
 
 
 def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path) -> None:
-    settings = {"settings": {"make": {}, "hyper": {"discount": 0.5}, "model": {}}}
+    settings = {"settings": {"make": {}, "hyper": {"discount": 0.5}, "model": {}, "rescaled": True}}
     run = {
         "setting": dict.fromkeys(("processor", "python", "jax", "pgjax", "date"), "?"), "threshold": 3.0,
         "final_return": 1.0, "interval": [1.0, 1.0], "final_by_seed": [1.0, 1.0],
@@ -81,6 +81,7 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
     equal = page.split("equal seconds:")[1].split("## Settings")[0]
     assert set(columns(equal)) == {"", "ppo", "sac"}
     assert "`a2c`" not in page
+    assert "| `sac` on brax:x | `rescaled, discount=0.5` |" in page
     assert "equal seconds" not in (tmp_path / "learn.md").read_text()
 
 
@@ -93,6 +94,30 @@ def test_an_environment_is_of_gymnax_or_by_its_prefix_of_brax() -> None:
     assert env_params is None
     assert env.action_space(env_params).shape == (1,)
     assert env.env.max_steps == learn.BRAX_LIMIT
+    env, env_params = learn.environment("MountainCar-v0", rescaled=True)
+    assert env.observation_space(env_params).high.tolist() == [1.0, 1.0]
+
+
+def test_a_part_that_is_timed_stands_for_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "PART", 0.0)
+    settings: Any = {"make": {"num_envs": 2, "num_steps": 4, "total_steps": 8000}, "hyper": {}, "model": {}}
+    rows = [None] * 100
+    known = {"steps_to_threshold": [None, 2000.0], "curve": {"steps": rows, "return": rows, "seconds": rows}}
+    found = learn.time_again("a2c", "CartPole-v1", settings, 2, 1.0, known)
+    assert found["timed"]["updates"] == 10  # one chunk of a hundred
+    assert found["seconds_to_threshold"][0] is None
+    assert found["seconds_to_threshold"][1] == pytest.approx(found["seconds"] / 4)
+    seconds = found["curve"]["seconds"]
+    assert len(seconds) == 100
+    assert seconds[-1] == pytest.approx(found["seconds"])
+    assert found["curve"]["return"] is rows
+
+
+def test_a_search_is_run_again_for_its_updates_take_as_long_as_their_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "PART", 0.0)
+    monkeypatch.setattr(learn, "measure", lambda *args: args)
+    settings: Any = {"make": {"num_pairs": 2, "num_envs": 1, "total_steps": 4000}, "hyper": {}, "model": {}}
+    assert learn.time_again("evolution_strategies", "CartPole-v1", settings, 2, 1.0, {})[0] == "evolution_strategies"
 
 
 def test_settings_name_environments_and_hyper_parameters_that_there_are() -> None:
@@ -104,7 +129,8 @@ def test_settings_name_environments_and_hyper_parameters_that_there_are() -> Non
 def test_notes_are_told_on_the_page_and_are_no_settings() -> None:
     assert learn_page.notes_on("Pendulum-v1", ["kl_ppo", "impala"]).startswith("\n- `impala`: held noise")
     assert learn_page.notes_on("Pendulum-v1", ["kl_ppo"]) == ""
-    assert all(set(settings) == {"make", "hyper", "model"} for settings in learn.cells(None, None).values())
+    known = {"make", "hyper", "model"}
+    assert all(known <= set(settings) <= known | {"rescaled"} for settings in learn.cells(None, None).values())
 
 
 def test_every_cell_of_gymnax_can_be_built() -> None:

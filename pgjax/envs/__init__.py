@@ -15,7 +15,14 @@ from pgjax.envs.normalization import (
     update_statistics,
 )
 from pgjax.envs.resets import FiveValueAdapter, PooledReset, TimeLimit
-from pgjax.envs.wrappers import Choices, DiscretizedAction, FlattenObservation, OneHotObservation, Wrapper
+from pgjax.envs.wrappers import (
+    Choices,
+    DiscretizedAction,
+    FlattenObservation,
+    OneHotObservation,
+    RescaledObservation,
+    Wrapper,
+)
 
 __all__ = [
     "Brax",
@@ -28,6 +35,7 @@ __all__ = [
     "JaxMARL",
     "OneHotObservation",
     "PooledReset",
+    "RescaledObservation",
     "RewardScale",
     "RunningStatistics",
     "TimeLimit",

@@ -172,6 +172,58 @@ class FlattenObservation(_EncodedObservation):
 
 
 @dataclass(frozen=True)
+class RescaledObservation(_EncodedObservation):
+    """Give observations in units of the bounds of their space: low becomes -1, high becomes 1, float32.
+
+        2 (obs - low) / (high - low) - 1
+
+    It has no running statistics, so it goes with every recipe: MountainCar's velocity, of 0.07 at most, comes to stand
+    beside its position. A component with a bound of 1e30 or beyond, such as the velocities of CartPole, stays as it is.
+
+    Args:
+        env: an environment with observations in a box, one array.
+
+    Returns:
+        The environment with observations of the same shape. Those outside the box are not clipped.
+
+    Raises:
+        TypeError: if an observation is not one array, or its space has no bounds.
+    """
+
+    def encode(self, obs: Array, params: Any) -> Array:
+        """Give the other form of an observation of `env`."""
+        if not hasattr(obs, "astype"):
+            raise TypeError(
+                f"env must have observations of one array, got {type(obs).__name__}. Wrap env in FlattenObservation."
+            )
+        low, high = self._bounds(params)
+        bounded = _bounded(low, high)
+        half = jnp.where(bounded, 0.5 * (high - low), 1.0)
+        middle = jnp.where(bounded, 0.5 * (high + low), 0.0)
+        return (obs.astype(jnp.float32) - middle) / half
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        """Say what the encoded observations look like."""
+        low, high = self._bounds(params)
+        bounded = _bounded(low, high)
+        shape = self.env.observation_space(given_params(self.env, params)).shape
+        return spaces.Box(jnp.where(bounded, -1.0, low), jnp.where(bounded, 1.0, high), shape, jnp.float32)
+
+    def _bounds(self, params: Any) -> tuple[Array, Array]:
+        space = self.env.observation_space(given_params(self.env, params))
+        if not hasattr(space, "low"):
+            raise TypeError(
+                f"env must have observations in a box, got the observation space {space}. Wrap env in "
+                "OneHotObservation or FlattenObservation, or leave its observations as they are."
+            )
+        return jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32)
+
+
+def _bounded(low: Array, high: Array) -> Array:
+    return (low > -1e30) & (high < 1e30) & (low < high)
+
+
+@dataclass(frozen=True)
 class Choices:
     """A space of several choices at once, each among `nvec[i]` whole numbers from 0 on.
 

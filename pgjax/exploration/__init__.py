@@ -5,12 +5,14 @@ different widths explore alike.
 """
 
 from pgjax.exploration.acting import ClippedNormal, Deterministic, WarmUp
+from pgjax.exploration.held import HeldCategorical
 from pgjax.exploration.noise import ornstein_uhlenbeck, smooth_action, spread_of_scales
 from pgjax.exploration.state_dependent import StateDependentNormal, StateDependentTanhNormal
 
 __all__ = [
     "ClippedNormal",
     "Deterministic",
+    "HeldCategorical",
     "StateDependentNormal",
     "StateDependentTanhNormal",
     "WarmUp",

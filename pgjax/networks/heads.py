@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Normal, TanhNormal
-from pgjax.exploration import Deterministic, StateDependentNormal, StateDependentTanhNormal
+from pgjax.exploration import Deterministic, HeldCategorical, StateDependentNormal, StateDependentTanhNormal
 from pgjax.networks.layers import Head
 
 Array = jax.Array
@@ -22,16 +22,21 @@ class DiscretePolicy(nn.Module):
     Args:
         num_actions: number of actions, or one number for each component of the action.
         scale: gain of the initialisation.
+        hold: steps of a rollout that share their noise, see `HeldCategorical`; for one component.
     """
 
     num_actions: int | tuple[int, ...]
     scale: float = 0.01
+    hold: int = 1
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Categorical | MultiCategorical:
         """Return the distribution for features x, [..., F]; mask, [..., num_actions] bool, is for one component."""
         if isinstance(self.num_actions, int):
-            return Categorical(Head(self.num_actions, self.scale)(x), mask)
+            logits = Head(self.num_actions, self.scale)(x)
+            return Categorical(logits, mask) if self.hold == 1 else HeldCategorical(logits, mask, self.hold)
+        if self.hold != 1:
+            raise ValueError(f"hold is only defined for a single number of actions, got {self.hold}. Pass hold=1.")
         if mask is not None:
             raise ValueError("mask is only defined for a single number of actions, got several. Pass mask=None.")
         return MultiCategorical([Head(n, self.scale)(x) for n in self.num_actions])

@@ -86,7 +86,8 @@ def make_train(
         num_draws: n, actions drawn from the policy in each state for the mean of the advantages.
         model: a Flax module with the methods `policy(obs)`, `value(obs)` and `advantage(obs, action)`; None takes
             `networks.default_duelling_actor_critic`.
-        policy: in place of a model, policy(params, obs) -> a Normal, TanhNormal or Beta, feed-forward.
+        policy: in place of a model, policy(params, obs) -> a Normal, TanhNormal or Beta, feed-forward; also a
+            `StateDependentNormal` or `StateDependentTanhNormal`, which act with noise that is held.
         value: in place of a model, value(params, obs) -> [...].
         critic: in place of a model, critic(params, obs, action) -> [...], the advantage up to a function of obs.
         init_params: in place of a model, init_params(key, obs) -> params, or init_params(key).
@@ -119,9 +120,13 @@ def make_train(
         policy, value, init_params, _ = normalized(Functions(policy, value, init_params, None))
         critic = normalizing(critic)
 
-    def acting(params: Any, obs: Any) -> tuple[Any, Any]:
+    def one_action(params: Any, obs: Any) -> Any:  # where noise is held, the law of one action by itself
         distribution = policy(params, obs)
-        return distribution, {name: getattr(distribution, name) for name in statistics_of(distribution)}
+        return getattr(distribution, "marginal", distribution)
+
+    def acting(params: Any, obs: Any) -> tuple[Any, Any]:
+        law = one_action(params, obs)
+        return policy(params, obs), {name: getattr(law, name) for name in statistics_of(law)}
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
         adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
@@ -160,9 +165,9 @@ def make_train(
             window = replay.take_windows(windows, rows)
             if normalize_rewards:
                 window = replace(window, reward=pg.envs.scale_reward(scale, window.reward))
-            distribution = pg.action_distribution(params, window, policy=policy)
+            distribution = pg.action_distribution(params, window, policy=one_action)
             grads, info = pg.acer_continuous(
-                params, replace(window, extras=None), policy=policy, value=value, critic=critic,
+                params, replace(window, extras=None), policy=one_action, value=value, critic=critic,
                 behaviour=distribution.replace(**window.extras),
                 noise=draw_noise(distribution, key, num_draws=1 + num_draws), average_params=average,
                 discount=hyper.discount, lam=hyper.lam, clip_rho=hyper.clip_rho,

@@ -9,6 +9,7 @@ import jax.extend.core
 import jax.numpy as jnp
 
 from pgjax._types import Environment, Params, Policy, Value
+from pgjax.distributions import draw_noise
 from pgjax.envs import RunningStatistics, init_statistics, normalize
 from pgjax.networks import default_actor_critic
 from pgjax.rollout.policies import apply_policy
@@ -206,6 +207,26 @@ def normalizing(function: Callable[..., Any]) -> Callable[..., Any]:
         The function of (Normalized(network, statistics), obs, ...), obs raw.
     """
     return lambda params, obs, *more: function(params.network, normalize(params.statistics, obs), *more)
+
+
+def held_noise(key: Array, params: Params, rollout: Any, *, policy: Policy, num_steps: int) -> Any:
+    """Draw the noise of a window whose steps are rolled out one by one, for a policy that holds it for several.
+
+    Args:
+        key: a PRNG key; only a part made by `fold_in` is used, so that it may be split as well.
+        params: parameters of the policy; only shapes matter.
+        rollout: the state of the environments, leaves [B, ...].
+        policy: its distribution may have an attribute `hold`, see `distributions.draw_noise`.
+        num_steps: T, steps of the window.
+
+    Returns:
+        Leaves [T, 1, B, ...], row t the `noise` of a rollout of one step; None where each step draws its own.
+    """
+    distribution = apply_policy(policy, params, rollout.obs, rollout.policy_state)[0]
+    if getattr(distribution, "hold", 1) == 1:
+        return None
+    noise = draw_noise(distribution, jax.random.fold_in(key, 0), num_draws=num_steps)
+    return jax.tree.map(lambda x: x[:, None], noise)
 
 
 def swap_time(tree: Any) -> Any:

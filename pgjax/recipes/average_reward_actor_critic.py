@@ -10,7 +10,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
-from pgjax.recipes.acting import as_functions, require_feed_forward
+from pgjax.recipes.acting import as_functions, held_noise, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -114,11 +114,12 @@ def make_train(
         average = jnp.zeros((), rollout.running_return.dtype)
         return State(params, opt_state, average, empty, empty, rollout, key, jnp.int32(0), numbers)
 
-    def step(state: State, _: None) -> tuple[State, Metrics]:
+    def step(state: State, noise: Any) -> tuple[State, Metrics]:
         hyper, (key, act_key) = state.hyper, jax.random.split(state.key)
         rollout, trajectory = pg.rollout(
-            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1
-        )
+            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1,
+            noise=noise,
+        )  # fmt: skip
         cut = (trajectory.truncated & ~trajectory.terminated)[0]
         # rollout.obs is what follows in time: the start of the next episode where one ended.
         led_to = jax.tree.map(
@@ -162,7 +163,8 @@ def make_train(
         ), metrics  # fmt: skip
 
     def update(state: State) -> tuple[State, Metrics]:
-        state, steps = jax.lax.scan(step, state, length=num_steps)
+        noise = held_noise(state.key, state.params, state.rollout, policy=policy, num_steps=num_steps)
+        state, steps = jax.lax.scan(step, state, noise, length=num_steps)
         metrics = {**jax.tree.map(jnp.mean, steps), "num_nonfinite": steps["num_nonfinite"].sum()}
         metrics |= episode_metrics(state.rollout) | {"average_reward": state.average_reward}
         return replace(state, update=state.update + 1), metrics

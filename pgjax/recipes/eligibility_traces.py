@@ -10,7 +10,7 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
-from pgjax.recipes.acting import as_functions, require_feed_forward
+from pgjax.recipes.acting import as_functions, held_noise, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -120,12 +120,13 @@ def make_train(
         expected = jnp.zeros_like(rollout.running_return)
         return State(params, empty, empty, expected, rollout, scale, key, jnp.int32(0), traced(Hyper, hyper))
 
-    def step(state: State, _: None) -> tuple[State, Metrics]:
+    def step(state: State, noise: Any) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key)
         learning_rate = hyper.learning_rate * (1.0 - hyper.anneal * state.update / num_updates)
         rollout, trajectory = pg.rollout(
-            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1
-        )
+            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1,
+            noise=noise,
+        )  # fmt: skip
         if normalize_rewards:
             scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
             trajectory = replace(trajectory, reward=pg.envs.scale_reward(scale, trajectory.reward))
@@ -175,7 +176,8 @@ def make_train(
         ), metrics  # fmt: skip
 
     def update(state: State) -> tuple[State, Metrics]:
-        state, steps = jax.lax.scan(step, state, length=num_steps)
+        noise = held_noise(state.key, state.params, state.rollout, policy=policy, num_steps=num_steps)
+        state, steps = jax.lax.scan(step, state, noise, length=num_steps)
         metrics = {**jax.tree.map(jnp.mean, steps), "num_nonfinite": steps["num_nonfinite"].sum()}
         return replace(state, update=state.update + 1), metrics | episode_metrics(state.rollout)
 

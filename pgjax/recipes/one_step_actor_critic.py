@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 import pgjax as pg
-from pgjax.recipes.acting import as_functions, normalized
+from pgjax.recipes.acting import as_functions, held_noise, normalized
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -112,11 +112,12 @@ def make_train(
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         return State(params, optimizer(numbers, 0.0).init(params), rollout, scale, key, jnp.int32(0), numbers)
 
-    def step(state: State, _: None) -> tuple[State, Metrics]:
+    def step(state: State, noise: Any) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key)
         rollout, trajectory = pg.rollout(
-            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1
-        )
+            act_key, state.params, state.rollout, policy=policy, env=env, env_params=env_params, num_steps=1,
+            noise=noise,
+        )  # fmt: skip
         if normalize_rewards:
             scale = pg.envs.update_reward_scale(scale, trajectory.reward, done=trajectory.done, discount=hyper.discount)
             trajectory = replace(trajectory, reward=pg.envs.scale_reward(scale, trajectory.reward))
@@ -135,7 +136,8 @@ def make_train(
         return State(params, opt_state, rollout, scale, key, state.update, hyper), metrics
 
     def update(state: State) -> tuple[State, Metrics]:
-        state, steps = jax.lax.scan(step, state, length=num_steps)
+        noise = held_noise(state.key, state.params, state.rollout, policy=policy, num_steps=num_steps)
+        state, steps = jax.lax.scan(step, state, noise, length=num_steps)
         metrics = {**jax.tree.map(jnp.mean, steps), "num_nonfinite": steps["num_nonfinite"].sum()}
         return replace(state, update=state.update + 1), metrics | episode_metrics(state.rollout)
 

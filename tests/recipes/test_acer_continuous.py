@@ -46,6 +46,27 @@ def test_the_new_window_is_stored_with_what_acted_and_its_ratios_are_one(policy:
             assert np.abs(getattr(moved, name) - window.extras[name]).max() > 1e-3
 
 
+def held(params: Any, obs: Any) -> pg.exploration.StateDependentTanhNormal:
+    row = obs @ params.actor
+    deviation = jnp.exp(row[..., 1:])[..., None]
+    return pg.exploration.StateDependentTanhNormal(row[..., :1], jnp.ones_like(row[..., :1]), deviation, hold=3)
+
+
+def test_with_noise_that_is_held_it_stores_and_learns_what_one_action_by_itself_would() -> None:
+    """The same numbers as with the normal that each action by itself is, but for the noise: one number a window."""
+    made = [RECIPES["acer_continuous"].make(policy=policy, num_steps=3) for policy in (held, squashed)]
+    states = [recipe.init(jax.random.key(0), learning_rate=0.1) for recipe in made]
+    (one, other), rows = [recipe.update(x)[0] for recipe, x in zip(made, states, strict=True)], slice(0, 1)
+    np.testing.assert_allclose(one.windows.extras["scale"][rows], other.windows.extras["scale"][rows], rtol=1e-5)
+    window = jax.tree.map(lambda x: x[0], one.windows)
+    noise = (window.raw_action - window.extras["loc"]) / window.extras["scale"]
+    np.testing.assert_allclose(noise, jnp.broadcast_to(noise[:1], noise.shape), atol=1e-4)
+    assert len(np.unique(np.round(noise[0, :, 0], 4))) == noise.shape[1]
+    # What is learned from one and the same window is the same.
+    law = squashed(states[0].params, window.obs)
+    np.testing.assert_allclose(law.log_prob_raw(window.raw_action), window.log_prob, atol=1e-5)
+
+
 def test_without_replay_it_learns_from_new_windows_alone() -> None:
     """The result does not depend on what the replay holds; with a replay it does, and a NaN in it is counted."""
     for replay_ratio, same in ((0, True), (1, False)):

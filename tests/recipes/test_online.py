@@ -12,6 +12,7 @@ import derivations_online
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 import world
 from entry import FUNCTIONS, Subject, as_data, window
@@ -183,6 +184,32 @@ def test_without_a_temperature_the_ratio_is_one_and_without_emphasis_the_trace_i
     np.testing.assert_allclose(state.params.actor, run.lane(run.first[1].params, "emphatic_lam", 0.0).actor, atol=1e-6)
     np.testing.assert_array_equal(state.followed, 0.0)
     assert (np.asarray(run.first[1].followed) > 0).any()
+
+
+@pytest.mark.parametrize("module", [one_step_actor_critic, eligibility_traces, average_reward_actor_critic])
+def test_noise_is_held_over_the_steps_of_an_update(module: Any) -> None:
+    """An episode of six steps that earns 1 or -1 in each: held for six it earns all or nothing, for three a half."""
+    env, seen = probes.Probe("action", length=6), {}
+    functions: Any = {
+        "value": lambda params, obs: 0.0 * obs[..., 0] * params,
+        "init_params": lambda key, obs: jnp.float32(1.0),
+    }
+
+    def uniform(params: Any, obs: Any, *, hold: int) -> pg.exploration.HeldCategorical:
+        return pg.exploration.HeldCategorical(params * jnp.zeros((*obs.shape[:-1], 2)), hold=hold)
+
+    for hold in (1, 3, 6):
+        functions["policy"] = functools.partial(uniform, hold=hold)
+        recipe = module.make_train(
+            env, env.default_params, num_envs=64, num_steps=6, total_steps=3 * 6 * 64, **functions
+        )
+        state, _ = recipe.update(recipe.init(jax.random.key(1), learning_rate=0.0))
+        after, _ = recipe.update(state)
+        seen[hold] = {float(x) for x in state.rollout.episode_return}
+        assert (np.asarray(state.rollout.episode_return) != np.asarray(after.rollout.episode_return)).any()
+    assert seen[6] == {-6.0, 6.0}
+    assert seen[3] == {-6.0, 0.0, 6.0}
+    assert {-4.0, -2.0, 0.0, 2.0, 4.0} <= seen[1]
 
 
 def test_settings_that_make_no_sense_are_named() -> None:
