@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 import pgjax as pg
-from pgjax.distributions import draw_noise
+from pgjax.distributions import draw_noise, tempered
 from pgjax.exploration import StateDependentNormal, StateDependentTanhNormal, WarmUp
 from pgjax.networks import StateDependentPolicy, default_actor_critic
 
@@ -55,6 +55,21 @@ def test_one_action_by_itself_has_the_law_of_a_normal(x64: None) -> None:
     for b in range(B):
         np.testing.assert_allclose(raw[b], loc[b] + (features[b] @ (deviation * noise[b])), rtol=1e-12)
     assert np.abs(np.asarray(d.entropy()) - d.replace(features=2 * d.features).entropy()).min() > 1.0
+
+
+def test_a_temperature_is_that_of_the_normal_of_one_action_and_keeps_what_is_held() -> None:
+    loc, features, deviation = map(jnp.asarray, arrays(0, B))
+    for made in (
+        StateDependentNormal(loc, features, deviation, hold=3),
+        StateDependentTanhNormal(loc, features, deviation, hold=3, low=-2.0),
+    ):
+        flatter, expected = tempered(made, 1.7), tempered(made.marginal, 1.7)
+        assert type(flatter) is type(made)
+        assert flatter.hold == 3
+        np.testing.assert_allclose(flatter.scale, expected.scale, rtol=1e-5)
+        np.testing.assert_array_equal(flatter.loc, expected.loc)
+    with pytest.raises(ValueError, match="temperature"):
+        tempered(made, 0.0)
 
 
 def test_actions_of_a_window_covary_by_their_features_and_those_of_two_windows_do_not() -> None:

@@ -28,7 +28,7 @@ def tempered(distribution: Any, temperature: Array | float) -> Any:
     Shapes: leaves of the distribution as they are; temperature a scalar.
 
     Args:
-        distribution: one of this package's.
+        distribution: one of this package's, or one with a method tempered(temperature).
         temperature: τ, positive, dimensionless; 1 leaves the distribution as it is.
 
     Returns:
@@ -36,10 +36,12 @@ def tempered(distribution: Any, temperature: Array | float) -> Any:
         actions, by τ^(D/2) for a normal of D components.
 
     Raises:
-        TypeError: for a distribution of another package.
+        TypeError: for a distribution of another package that cannot be tempered.
         ValueError: if temperature is a Python number that is not positive.
     """
     _checks.require_positive("temperature", temperature, remedy="For the likeliest action take mode().")
+    if hasattr(distribution, "tempered"):
+        return distribution.tempered(temperature)
     if isinstance(distribution, Normal | TanhNormal):
         return dataclasses.replace(distribution, scale=distribution.scale * temperature**0.5)
     if isinstance(distribution, Beta):

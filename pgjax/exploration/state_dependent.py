@@ -1,6 +1,7 @@
 """Generalised state-dependent exploration: noise that is a function of the state for several steps."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -174,6 +175,17 @@ class StateDependentNormal(Base):
         """
         divergence: Array = self.marginal.kl_divergence(self._compared(other).marginal)
         return divergence
+
+    def tempered(self, temperature: Array | float) -> Self:
+        """Flatten by a temperature above 1: the law of one action by itself is that of a tempered normal.
+
+        Args:
+            temperature: τ, positive, dimensionless.
+
+        Returns:
+            The distribution with deviation √τ.
+        """
+        return dataclasses.replace(self, deviation=self.deviation * temperature**0.5)
 
     @property
     def _weights(self) -> Array:
