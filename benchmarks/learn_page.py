@@ -22,8 +22,8 @@ threshold named above each table, by the returns of training; the steps and seco
 *Seconds* are those of all seeds side by side in one program, and beside them those of its compilation. Where other work
 took more than {quiet:.0%} of the machine meanwhile, a part of the run was timed again and stands for all its updates,
 or they are left out. *Published*: a figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with
-state-dependent exploration, the head `state_dependent`, as here where the settings of the cell name it). A cell that falls short of a published figure
-says by how much. A recipe or an environment without a row has not been run.
+state-dependent exploration, the head `state_dependent`, as here where the settings of the cell name it). A
+cell that falls short of a published figure says by how much. A recipe or an environment without a row has not been run.
 
 Measured on {processor}, Python {python}, jax {jax}, pgjax {pgjax}, from {first} to {last}.
 
