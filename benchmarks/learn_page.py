@@ -184,19 +184,26 @@ def at_equal_cost(cells: list[dict[str, Any]]) -> str:
 
 
 def draw(env: str, cells: list[dict[str, Any]], path: Path) -> None:
-    """Draw the median over seeds of every recipe's return, with the middle half of the seeds."""
+    """Draw the median over seeds of every recipe's return, with the middle half of the seeds.
+
+    The hundredth of the points of all medians that lies lowest may fall out of the figure.
+    """
     figure, (panel,) = axes(width=8.0, height=5.0)
-    styles = ("-", "--", ":", "-.")
+    styles, medians = ("-", "--", ":", "-."), []
     for i, cell in enumerate(sorted(cells, key=lambda cell: -cell["final_return"])):
         colour, style = COLOURS[i % len(COLOURS)], styles[i // len(COLOURS) % len(styles)]
         steps = np.array(cell["curve"]["steps"])
         returns = np.array(cell["curve"]["return"], np.float64)
         known = ~np.isnan(returns).any(axis=1)
         low, middle, high = np.percentile(returns[known], [25, 50, 75], axis=1)
+        medians.append(middle)
         panel.plot(steps[known], middle, style, color=colour, label=cell["recipe"], linewidth=1.3)
         panel.fill_between(steps[known], low, high, color=colour, alpha=0.12, linewidth=0)
     panel.axhline(cells[0]["threshold"], color="0.4", linewidth=0.8, linestyle=(0, (1, 3)))
     panel.set(xscale="log", xlabel="environment steps", ylabel="episode return, median of the seeds", title=env)
+    bottom, top = np.percentile(np.concatenate(medians), [1, 100])
+    margin = 0.05 * (max(top, cells[0]["threshold"]) - bottom)
+    panel.set_ylim(bottom - margin, max(top, cells[0]["threshold"]) + margin)
     low, high = panel.get_xlim()
     panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,)))
     panel.xaxis.set_major_formatter(ticker.EngFormatter())  # 20 k
