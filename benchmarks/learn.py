@@ -61,12 +61,15 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
     return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
 
 
-def environment(env_name: str, rescaled: bool = False) -> tuple[Any, Any]:
-    """Make an environment of gymnax, or of Brax (extra `envs`) by a name such as brax:inverted_pendulum."""
+def environment(env_name: str, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """Make an environment of gymnax, or of Brax (extra `envs`) by a name such as brax:inverted_pendulum.
+
+    The settings of a cell may say that its observations are rescaled.
+    """
     library, _, inside = env_name.rpartition(":")
     if not library:
         env, env_params = gymnax.make(env_name)
-        return pg.envs.RescaledObservation(env) if rescaled else env, env_params
+        return pg.envs.RescaledObservation(env) if (settings or {}).get("rescaled") else env, env_params
     envs = importlib.import_module("brax.envs")  # only where it is asked for
     limited = pg.envs.from_brax(envs.get_environment(inside, backend="spring"), episode_length=BRAX_LIMIT)
     return pg.envs.PooledReset(limited), None
@@ -74,7 +77,7 @@ def environment(env_name: str, rescaled: bool = False) -> tuple[Any, Any]:
 
 def build(name: str, env_name: str, settings: dict[str, Any], scale: float) -> Recipe:
     """Make the run of a cell; scale shortens it."""
-    env, env_params = environment(env_name, settings.get("rescaled", False))
+    env, env_params = environment(env_name, settings)
     make = dict(settings["make"])
     make_train = importlib.import_module(f"pgjax.recipes.{name}").make_train
     taken = inspect.signature(make_train).parameters
@@ -129,11 +132,9 @@ def train(recipe: Recipe, hyper: dict[str, float], seeds: int, *, part: float = 
     return state, run
 
 
-def evaluate(
-    recipe: Recipe, env_name: str, state: Any, seeds: int, greedy: bool, *, rescaled: bool = False
-) -> np.ndarray:
+def evaluate(recipe: Recipe, world: tuple[Any, Any], state: Any, seeds: int, greedy: bool) -> np.ndarray:
     """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
-    env, env_params = environment(env_name, rescaled)
+    env, env_params = world
 
     def play(key: jax.Array, params: Any) -> jax.Array:
         result = pg.evaluate(
@@ -144,27 +145,37 @@ def evaluate(
     return np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(1), seeds), state.params))
 
 
+def steps_of(settings: dict[str, Any], scale: float) -> int:
+    """Count the environment steps of a cell."""
+    return max(int(scale * settings["make"]["total_steps"]), 1)
+
+
+def curve_rows(recipe: Recipe) -> np.ndarray:
+    """Choose the updates that stand in a curve."""
+    return np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
+
+
 def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scale: float) -> dict[str, Any]:
     """Run a cell and say what came out."""
     recipe, beside = build(name, env_name, settings, scale), Beside()
     state, run = train(recipe, settings["hyper"], seeds)
     others = beside.share
     returns = run["episode_return"]  # [num_updates, seeds]
-    total = max(int(scale * settings["make"]["total_steps"]), 1)
+    total = steps_of(settings, scale)
     even = np.linspace(total / recipe.num_updates, total, recipe.num_updates)
     steps = run.get("env_steps", np.broadcast_to(even[:, None], returns.shape))
     ends = np.minimum(np.arange(1, len(run["seconds"]) + 1) * run["every"], recipe.num_updates)
     seconds = np.interp(np.arange(1, recipe.num_updates + 1), ends, run["seconds"])
     there = returns >= THRESHOLDS[env_name]
     reached = [int(np.argmax(column)) if column.any() else None for column in there.T]
-    rescaled = settings.get("rescaled", False)
-    final = evaluate(recipe, env_name, state, seeds, greedy=True, rescaled=rescaled)
-    rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
+    world = environment(env_name, settings)
+    final = evaluate(recipe, world, state, seeds, greedy=True)
+    rows = curve_rows(recipe)
     return {
         "final_return": interquartile_mean(final),
         "interval": bootstrap(final),
         "final_by_seed": final.tolist(),
-        "sampled_by_seed": evaluate(recipe, env_name, state, seeds, greedy=False, rescaled=rescaled).tolist(),
+        "sampled_by_seed": evaluate(recipe, world, state, seeds, greedy=False).tolist(),
         "steps_to_threshold": [None if i is None else float(steps[i, s]) for s, i in enumerate(reached)],
         "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
         "threshold": THRESHOLDS[env_name],
@@ -186,22 +197,22 @@ def time_again(
 
     Where they do not, as an update of whole episodes, the cell is run again.
     """
-    recipe, beside = build(name, env_name, settings, scale), Beside()
+    recipe = build(name, env_name, settings, scale)
+    if "env_steps" in jax.eval_shape(lambda key: recipe.update(recipe.init(key))[1], jax.random.key(0)):
+        return {"setting": setting(), **measure(name, env_name, settings, seeds, scale)}
+    beside = Beside()
     _, run = train(recipe, settings["hyper"], seeds, part=PART)
     others = beside.share
-    if "env_steps" in run:
-        return measure(name, env_name, settings, seeds, scale)
     timed = min(len(run["seconds"]) * run["every"], recipe.num_updates)
-    each, total = run["seconds"][-1] / timed, max(int(scale * settings["make"]["total_steps"]), 1)
-    shares = [None if steps is None else steps / total for steps in known["steps_to_threshold"]]
-    rows = np.unique(np.linspace(0, recipe.num_updates - 1, CURVE).astype(int))
+    each = run["seconds"][-1] / timed
+    whole, total = each * recipe.num_updates, steps_of(settings, scale)
     return {
-        "seconds_to_threshold": [None if x is None else x * recipe.num_updates * each for x in shares],
-        "seconds": each * recipe.num_updates,
+        "seconds_to_threshold": [None if x is None else x / total * whole for x in known["steps_to_threshold"]],
+        "seconds": whole,
         "others": others,
         "compile_seconds": run["compile_seconds"],
         "timed": {"updates": timed, **setting()},
-        "curve": {**known["curve"], "seconds": ((rows + 1) * each).tolist()},
+        "curve": {**known["curve"], "seconds": ((curve_rows(recipe) + 1) * each).tolist()},
     }
 
 

@@ -22,7 +22,7 @@ THRESHOLD, NUM_EPISODES = -200.0, 20
 SHARED = {
     **{"num_envs": 16, "gradient_steps": 8, "batch_size": 128, "capacity": 50_000, "warmup": 1_000},
     **{"learning_rate": 1e-3, "discount": 0.98, "target_rate": 0.01, "features": (64, 64)},
-    **{"total_steps": 20_000, "every": 800},
+    **{"total_steps": 20_000, "every": 800, "num_episodes": NUM_EPISODES},
 }
 FAST = {"total_steps": 640, "every": 320, "warmup": 160}
 

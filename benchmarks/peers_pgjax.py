@@ -14,8 +14,6 @@ import jax
 
 import pgjax as pg
 
-NUM_EPISODES = 20
-
 
 class Clock:
     """Seconds since the process was asked for, with pauses."""
@@ -52,7 +50,7 @@ def main() -> None:
         seconds = clock.read()
         played = pg.evaluate(
             jax.random.key(len(rows)), state.params, policy=recipe.policy, env=env, env_params=env_params,
-            num_episodes=NUM_EPISODES, greedy=True,
+            num_episodes=config["num_episodes"], greedy=True,
         )  # fmt: skip
         steps = (len(rows) + 1) * config["every"]
         rows.append([steps, seconds, float(played.episode_return.mean())])

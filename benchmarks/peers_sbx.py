@@ -15,23 +15,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 
-NUM_EPISODES, EPISODE_STEPS = 20, 200
+EPISODE_STEPS = 200
 
 
 class Evaluation(BaseCallback):
     """Plays whole episodes with the greedy policy at equal intervals, while the clock stands."""
 
-    def __init__(self, started: float, every: int):
+    def __init__(self, started: float, every: int, num_episodes: int):
         super().__init__()
-        self.started, self.every, self.paused = started, every, 0.0
+        self.started, self.every, self.num_episodes, self.paused = started, every, num_episodes, 0.0
         self.rows: list[list[float]] = []
-        self.env = make_vec_env("Pendulum-v1", n_envs=NUM_EPISODES, seed=1234)
+        self.env = make_vec_env("Pendulum-v1", n_envs=num_episodes, seed=1234)
 
     def _on_rollout_start(self) -> None:  # after the gradient steps of the environment steps before
         if self.num_timesteps < (len(self.rows) + 1) * self.every:
             return
         since = time.time()
-        obs, total = self.env.reset(), np.zeros(NUM_EPISODES)
+        obs, total = self.env.reset(), np.zeros(self.num_episodes)
         for _ in range(EPISODE_STEPS):
             action, _ = self.model.predict(obs, deterministic=True)
             obs, reward, _, _ = self.env.step(action)
@@ -62,7 +62,7 @@ def main() -> None:
             NormalActionNoise(np.zeros(size), 0.1 * np.ones(size)), num_envs
         )
     model = {"sac": sbx.SAC, "td3": sbx.TD3}[config["recipe"]]("MlpPolicy", env, **options)
-    evaluation = Evaluation(config["started"], config["every"])
+    evaluation = Evaluation(config["started"], config["every"], config["num_episodes"])
     model.learn(config["total_steps"], callback=evaluation)
     print(json.dumps({"rows": evaluation.rows}), flush=True)
 

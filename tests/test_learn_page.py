@@ -94,7 +94,7 @@ def test_an_environment_is_of_gymnax_or_by_its_prefix_of_brax() -> None:
     assert env_params is None
     assert env.action_space(env_params).shape == (1,)
     assert env.env.max_steps == learn.BRAX_LIMIT
-    env, env_params = learn.environment("MountainCar-v0", rescaled=True)
+    env, env_params = learn.environment("MountainCar-v0", {"rescaled": True})
     assert env.observation_space(env_params).high.tolist() == [1.0, 1.0]
 
 
@@ -114,10 +114,11 @@ def test_a_part_that_is_timed_stands_for_the_whole_run(monkeypatch: pytest.Monke
 
 
 def test_a_search_is_run_again_for_its_updates_take_as_long_as_their_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learn, "PART", 0.0)
-    monkeypatch.setattr(learn, "measure", lambda *args: args)
+    monkeypatch.setattr(learn, "measure", lambda *args: {"seconds": 7.0})
     settings: Any = {"make": {"num_pairs": 2, "num_envs": 1, "total_steps": 4000}, "hyper": {}, "model": {}}
-    assert learn.time_again("evolution_strategies", "CartPole-v1", settings, 2, 1.0, {})[0] == "evolution_strategies"
+    found = learn.time_again("evolution_strategies", "CartPole-v1", settings, 2, 1.0, {})
+    assert found["seconds"] == 7.0
+    assert set(found) == {"seconds", "setting"}  # the setting is that of the new run
 
 
 def test_settings_name_environments_and_hyper_parameters_that_there_are() -> None:

@@ -120,13 +120,13 @@ def make_train(
         policy, value, init_params, _ = normalized(Functions(policy, value, init_params, None))
         critic = normalizing(critic)
 
-    def one_action(params: Any, obs: Any) -> Any:  # where noise is held, the law of one action by itself
-        distribution = policy(params, obs)
-        return getattr(distribution, "marginal", distribution)
+    def one_action(params: Any, obs: Any) -> Any:  # the law of one action by itself: what is learned of held noise
+        return _by_itself(policy(params, obs))
 
     def acting(params: Any, obs: Any) -> tuple[Any, Any]:
-        law = one_action(params, obs)
-        return policy(params, obs), {name: getattr(law, name) for name in statistics_of(law)}
+        distribution = policy(params, obs)
+        law = _by_itself(distribution)
+        return distribution, {name: getattr(law, name) for name in statistics_of(law)}
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
         adam = optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5)
@@ -192,6 +192,10 @@ def make_train(
         return State(params, average, opt_state, rollout, scale, windows, key, state.update + 1, hyper), metrics
 
     return Recipe(init, update, num_updates, policy, value)
+
+
+def _by_itself(distribution: Any) -> Any:
+    return getattr(distribution, "marginal", distribution)
 
 
 def _of_model(env: Any, env_params: Any, num_envs: int, model: Any) -> tuple[Any, Any, Any, Any]:
