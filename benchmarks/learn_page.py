@@ -56,7 +56,7 @@ Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
 EQUAL = """
 Beside each other at equal environment steps, and at equal seconds: the returns of training, explored as each recipe
 does, interquartile mean over seeds with its interval. Seconds are without compilation, of {seeds} seeds side by side,
-and only of cells that ran alone.
+and only of cells that were timed alone.
 
 {table}
 """
