@@ -38,7 +38,9 @@ THRESHOLDS = {
     "brax:inverted_pendulum": 190.0,
 }
 ENVIRONMENTS = tuple(THRESHOLDS)
-CURVE, NUM_EPISODES, BRAX_LIMIT = 100, 64, 200
+CURVE, BRAX_LIMIT = 100, 200
+# How many episodes a final policy plays. Reacher draws goals that differ more than policies do: many are out of reach.
+NUM_EPISODES = dict.fromkeys(ENVIRONMENTS, 64) | {"Reacher-misc": 1024}
 PART = 4.0  # seconds of a run that is only timed
 WITH_ACTION_VALUES = ("d4pg", "ddpg", "dpg", "fasttd3", "reppo", "sac", "sac_discrete", "td3")
 
@@ -55,9 +57,12 @@ def cells(only: list[str] | None, environments: list[str] | None) -> dict[tuple[
             if not environments or env_name in environments:
                 settings = {name: x for name, x in settings.items() if name != "note"}
                 found[path.stem, env_name] = {"make": {}, "hyper": {}, "model": {}, **settings}
+    if unknown := set(environments or ()) - set(ENVIRONMENTS):
+        raise ValueError(f"no environment {', '.join(sorted(unknown))}; there are {', '.join(ENVIRONMENTS)}.")
     missing = set(only or ()) - {name for name, _ in found}
     if missing:
-        raise ValueError(f"no settings for {', '.join(sorted(missing))} in {FOLDER.name}/.")
+        where = f" on {', '.join(environments)}" if environments else ""
+        raise ValueError(f"no settings for {', '.join(sorted(missing))}{where} in {FOLDER.name}/.")
     return dict(sorted(found.items(), key=lambda item: (ENVIRONMENTS.index(item[0][1]), item[0][0])))
 
 
@@ -132,13 +137,15 @@ def train(recipe: Recipe, hyper: dict[str, float], seeds: int, *, part: float = 
     return state, run
 
 
-def evaluate(recipe: Recipe, world: tuple[Any, Any], state: Any, seeds: int, greedy: bool) -> np.ndarray:
+def evaluate(
+    recipe: Recipe, world: tuple[Any, Any], state: Any, *, seeds: int, num_episodes: int, greedy: bool
+) -> np.ndarray:
     """Play whole episodes with the last policy of each seed: their mean returns, [seeds]."""
     env, env_params = world
 
     def play(key: jax.Array, params: Any) -> jax.Array:
         result = pg.evaluate(
-            key, params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=NUM_EPISODES, greedy=greedy
+            key, params, policy=recipe.policy, env=env, env_params=env_params, num_episodes=num_episodes, greedy=greedy
         )
         return result.episode_return.mean()
 
@@ -168,14 +175,15 @@ def measure(name: str, env_name: str, settings: dict[str, Any], seeds: int, scal
     seconds = np.interp(np.arange(1, recipe.num_updates + 1), ends, run["seconds"])
     there = returns >= THRESHOLDS[env_name]
     reached = [int(np.argmax(column)) if column.any() else None for column in there.T]
+    played = {"seeds": seeds, "num_episodes": NUM_EPISODES[env_name]}
     world = environment(env_name, settings)
-    final = evaluate(recipe, world, state, seeds, greedy=True)
+    final, sampled = (evaluate(recipe, world, state, greedy=greedy, **played) for greedy in (True, False))
     rows = curve_rows(recipe)
     return {
         "final_return": interquartile_mean(final),
         "interval": bootstrap(final),
         "final_by_seed": final.tolist(),
-        "sampled_by_seed": evaluate(recipe, world, state, seeds, greedy=False).tolist(),
+        "sampled_by_seed": sampled.tolist(),
         "steps_to_threshold": [None if i is None else float(steps[i, s]) for s, i in enumerate(reached)],
         "seconds_to_threshold": [None if i is None else float(seconds[i]) for i in reached],
         "threshold": THRESHOLDS[env_name],

@@ -16,9 +16,9 @@ PAGE = """# {title}
 {intro}, with {seeds} seeds. *This page is written by
 `make {command} DOCS=1`; do not edit it.* One cell alone: `make {command} ONLY={first_recipe} ENV={first_env}`.
 
-How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays {episodes} whole
-episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came to the
-threshold named above each table, by the returns of training; the steps and seconds to it are medians over those.
+How to read it. *Return*: the interquartile mean over seeds of the final policy, which plays
+whole episodes and takes the mode of its distribution, with its 95 % bootstrap interval. *Reached*: how many seeds came
+to the threshold named above each table, by the returns of training; the steps and seconds to it are medians over those.
 *Seconds* are those of all seeds side by side in one program, and beside them those of its compilation. Where other work
 took more than {quiet:.0%} of the machine meanwhile, a part of the run was timed again and stands for all its updates,
 or they are left out. *Published*: a figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with
@@ -46,7 +46,7 @@ policy and the command. *rescaled*: observations are in units of the bounds of t
 SECTION = """
 ## {env}
 
-Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}.
+Threshold {threshold:g}; actions drawn uniformly earn {at_random:.1f}; a final policy plays {episodes:,} episodes.
 
 {table}
 {notes}
@@ -242,7 +242,13 @@ def settings_of(cell: dict[str, Any], name: str) -> list[str]:
 
 
 def write_page(
-    folder: Path, docs: Path, *, layout: Page, recipes: set[str], at_random: dict[str, float], num_episodes: int
+    folder: Path,
+    docs: Path,
+    *,
+    layout: Page,
+    recipes: set[str],
+    at_random: dict[str, float],
+    num_episodes: dict[str, int],
 ) -> None:
     """Write a page, its figures and the JSON of every cell of these recipes and environments into the documentation."""
     known, figures = [cell for cell in read(folder) if cell["env"] in at_random], published()
@@ -263,6 +269,7 @@ def write_page(
         draw(env, compared, out / f"{file_name(env)}.png")
         rows = [row(cell, figures) for cell in sorted(members, key=lambda cell: -cell["final_return"])]
         here = {"threshold": members[0]["threshold"], "at_random": at_random[env], "name": layout.name}
+        here["episodes"] = num_episodes[env]
         equal = at_equal_cost(compared) if layout.beside else ""
         here |= {"file": file_name(env), "equal": equal, "notes": notes_on(env, {cell["recipe"] for cell in members})}
         sections.append(SECTION.format(env=env, table=markdown(HEADER, rows), **here))
@@ -274,7 +281,6 @@ def write_page(
         first_recipe=layout.first[0],
         first_env=layout.first[1],
         seeds=" or ".join(str(x) for x in sorted({cell["seeds"] for cell in cells})),
-        episodes=num_episodes,
         quiet=QUIET,
         first=dates[0],
         last=dates[-1],

@@ -1,7 +1,8 @@
 """The contract of every public function: it jits, traces once, vmaps, keeps the dtype and differentiates.
 
-A new public function needs a line in `CASES` of contract_cases.py, or one in `NOT_PLAIN` that says why it has none.
-Either way the tests of its own room must call it.
+A new public function needs a line in `CASES` of contract_cases.py (an estimator in `ESTIMATORS` of
+contract_estimators.py), or one in `NOT_PLAIN` that says why it has none. Either way the tests of its own room must call
+it.
 """
 
 import functools
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract_cases import CASES, DISTRIBUTIONS, Draw, caller, result_shapes, split
+from contract_cases import CASES, DISTRIBUTIONS, caller, result_shapes, split
+from contract_draws import Draw
 from public_surface import classes, functions, home, modules, used_in_the_tests_of
 
 import pgjax as pg

@@ -8,7 +8,8 @@ from typing import Any
 import claimed_shapes
 import jax
 import pytest
-from contract_cases import ACTIONS, CASES, FEATURES, B, Draw, T, result_shapes
+from contract_cases import CASES, result_shapes
+from contract_draws import ACTIONS, FEATURES, B, Draw, T
 from public_surface import classes, functions, home
 
 SECTIONS = ("Args", "Returns", "Raises", "Properties", "Example", "References")
@@ -37,7 +38,7 @@ SIZES = {
     "K": ACTIONS,
     "M": 2,
     "size": 11,
-}  # of the examples in contract_cases.py
+}  # of the examples, in contract_draws.py
 
 
 def sections(docstring: str) -> dict[str, str]:

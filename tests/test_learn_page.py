@@ -72,7 +72,12 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
         path.write_text(json.dumps({**one, "env": "brax:x", "seconds": 10.0}))
     for layout, recipes in ((learn_page.OFF_POLICY, {"sac"}), (learn_page.ON_POLICY, {"ppo", "a2c"})):
         learn_page.write_page(
-            tmp_path / "out", tmp_path, layout=layout, recipes=recipes, at_random={"brax:x": 0.0}, num_episodes=1
+            tmp_path / "out",
+            tmp_path,
+            layout=layout,
+            recipes=recipes,
+            at_random={"brax:x": 0.0},
+            num_episodes={"brax:x": 1024},
         )
     page = (tmp_path / "learn_offpolicy.md").read_text()
     assert {"brax-x.png", "sac-brax-x.json", "ppo-brax-x.json"} == {
@@ -81,6 +86,7 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
     equal = page.split("equal seconds:")[1].split("## Settings")[0]
     assert set(columns(equal)) == {"", "ppo", "sac"}
     assert "`a2c`" not in page
+    assert "a final policy plays 1,024 episodes" in page
     assert "| `sac` on brax:x | `rescaled, discount=0.5` |" in page
     assert "equal seconds" not in (tmp_path / "learn.md").read_text()
 

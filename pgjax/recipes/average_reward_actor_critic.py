@@ -20,10 +20,11 @@ class Hyper(NamedTuple):
 
     learning_rate: Number = 1e-3  # of Adam
     average_rate: Number = 1e-2  # β, size of the steps of the average reward r̄, in those of the error
+    reward_scale: Number = 1.0  # c: what a reward is multiplied by in the error, so that a critic can learn large ones
     lam: Number = 0.9  # λ of the actor's trace; 0 leaves the trace out
     critic_lam: Number = 0.9  # λ of the critic's trace
     value_coef: Number = 0.5  # weight of the critic's gradient
-    entropy_coef: Number = 0.01  # weight of the entropy, reward units per nat; not in the trace
+    entropy_coef: Number = 0.01  # weight of the entropy, units of the error per nat; not in the trace
     max_grad_norm: Number = 10.0  # the gradient is scaled down to this norm
     anneal: Number = 1.0  # share of the learning rate that is gone at the end of the run, linearly
 
@@ -57,13 +58,14 @@ def make_train(
 ) -> Recipe:
     """Make a run of an actor-critic for the average reward: a gradient step after each environment step, no discount.
 
-        δ_b = r_b - r̄ + V(s'_b) - V(s_b),   r̄ <- r̄ + β/B Σ_b δ_b
+        δ_b = c (r_b - r̄) + V(s'_b) - V(s_b),   r̄ <- r̄ + β/(cB) Σ_b δ_b
         e_b <- λ e_b + ∇log π(a_b|s_b),   z_b <- λ_v z_b + ∇V(s_b)
         ascend 1/B Σ_b [δ_b e_b + c_v δ_b z_b + c_e ∇H(π(·|s_b))]    by Adam, each step
 
-    V is the differential value, known up to a constant. The task goes on for ever: where an episode terminates, the
-    start of the next one is what the step led to, and the traces run on. Where one is truncated, its true last
-    observation is, and the traces are cut. One update is num_steps such steps; its metrics are means over them.
+    V is c times the differential value, known up to a constant; c is 1 in the book. The task goes on for ever: where an
+    episode terminates, the start of the next one is what the step led to, and the traces run on. Where one is
+    truncated, its true last observation is, and the traces are cut. One update is num_steps such steps; its metrics are
+    means over them.
     Hyper-parameters, see `Hyper`, are given to the recipe or to its `init`.
 
     Shapes: metrics [num_updates].
@@ -128,7 +130,7 @@ def make_train(
         )  # fmt: skip
         values, next_values = value(state.params, trajectory.obs)[0], value(state.params, led_to)
         reward = trajectory.reward[0]
-        td_error = reward - state.average_reward + next_values - values
+        td_error = hyper.reward_scale * (reward - state.average_reward) + next_values - values
 
         score, slope = pg.scores_and_slopes(state.params, trajectory, policy=policy, value=value)
         actor_trace = pg.accumulating_trace(state.actor_trace, score, decay=jnp.full_like(reward, hyper.lam))
@@ -158,7 +160,7 @@ def make_train(
         keep = lambda z: jnp.where(_along(cut, z), 0.0, z)  # noqa: E731
         return State(
             optax.apply_updates(state.params, updates), opt_state,
-            state.average_reward + hyper.average_rate * jnp.mean(td_error),
+            state.average_reward + hyper.average_rate / hyper.reward_scale * jnp.mean(td_error),
             jax.tree.map(keep, actor_trace), jax.tree.map(keep, critic_trace), rollout, key, state.update, hyper,
         ), metrics  # fmt: skip
 

@@ -8,45 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tabular
-from tabular import PROBLEMS, by_loops, every_trajectory, mean, miss, policy, random_window
+from tabular import PROBLEMS, every_trajectory, mean, miss, policy
 
 import pgjax as pg
 from pgjax import exact
 
+from .contributions import SCORE_FUNCTION, actor_part, each, value
+
 pytestmark = pytest.mark.usefixtures("x64", "quick_to_compile")
-
-close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
-SCORE_FUNCTION = {"likelihood_ratio": pg.likelihood_ratio, "reinforce": pg.reinforce, "gpomdp": pg.gpomdp}
-
-
-def value(params: Any, obs: Any) -> Any:
-    return obs @ params["critic"]
-
-
-def actor(params: Any, obs: Any) -> Any:
-    return policy(params["actor"], obs)
-
-
-def each(name: str, logits: Any, batch: Any, mdp: Any, **kwargs: Any) -> Any:
-    """Contributions of a score-function estimator of the discounted objective."""
-    if name == "reinforce":
-        kwargs = {"step_weight": tabular.weight(batch, mdp), **kwargs}
-    return SCORE_FUNCTION[name].per_trajectory(logits, batch, policy=policy, discount=mdp.discount, **kwargs)[0]
-
-
-def actor_part(logits: Any, critic: Any, batch: Any, mdp: Any, lam: float, policy: Any = actor) -> Any:
-    grads, _ = pg.actor_critic.per_trajectory(
-        {"actor": logits, "critic": critic},
-        batch,
-        policy=policy,
-        value=value,
-        discount=mdp.discount,
-        lam=lam,
-        value_coef=0.0,
-        step_weight=tabular.weight(batch, mdp),
-    )
-    close(grads["critic"], 0.0)
-    return grads["actor"]
 
 
 # --- unbiased ---------------------------------------------------------------------------------------------------------
@@ -146,6 +115,32 @@ def test_the_golden_gradients_of_the_two_state_process(horizon: int) -> None:
     np.testing.assert_allclose(got, [[-first, first], [-second, second]], atol=1e-10)
 
 
+def test_truncated_windows_with_the_exact_value_give_the_first_steps_of_the_infinite_horizon() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    probs = jax.nn.softmax(logits)
+    cut = batch.replace(terminated=jnp.zeros_like(batch.terminated), truncated=batch.terminated)
+    v, q = exact.value(mdp, probs), exact.action_value(mdp, probs)
+    # Σ_{t<3} γ^t Pr(s_t) Σ_a ∇π(a|s) Q(s, a), with Q of the whole future
+    truth, mass = jnp.zeros_like(logits), mdp.initial
+    for t in range(3):
+        pull = probs * (q - jnp.sum(probs * q, 1, keepdims=True))
+        truth += mdp.discount**t * mass[:, None] * pull
+        mass = jnp.einsum("s,sa,sax->x", mass, probs, mdp.transition)
+    got = each("reinforce", logits, cut, mdp, next_value=cut.next_obs @ v)
+    assert miss(got, weights, truth) < 1e-12
+    assert miss(actor_part(logits, v, cut, mdp, 0.6), weights, truth) < 1e-12
+    assert miss(each("reinforce", logits, batch, mdp, next_value=cut.next_obs @ v), weights, truth) > 0.01
+
+
+def test_the_gradient_is_a_descent_direction() -> None:
+    mdp, logits, batch, weights = every_trajectory("two_state", 3)
+    for estimator in SCORE_FUNCTION:
+        step = mean(each(estimator, logits, batch, mdp), weights)
+        assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01
+    step = mean(actor_part(logits, jnp.zeros(2), batch, mdp, 1.0), weights)
+    assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01
+
+
 # --- variance ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,137 +232,3 @@ def test_leave_one_out_is_unbiased_over_pairs_of_trajectories(estimator: str) ->
         )[0]
 
     assert miss(jax.jit(jax.vmap(estimate))(pairs), pair_weights, tabular.gradient(mdp, logits, 2)) < 1e-12
-
-
-# --- identities and a second implementation ---------------------------------------------------------------------------
-
-
-def test_identity_01_gpomdp_is_weighted_reinforce_trajectory_by_trajectory() -> None:
-    mdp, logits, batch, _ = every_trajectory("three_state", 3)
-    np.testing.assert_allclose(
-        each("gpomdp", logits, batch, mdp), each("reinforce", logits, batch, mdp), rtol=0, atol=1e-13
-    )
-    # The right-hand side by a loop: each reward times all scores up to it, which a trace adds up.
-    log_probs = jax.jacobian(lambda x: policy(x, batch.obs).log_prob(batch.action))(logits)
-    trace, total = 0.0, 0.0
-    for t, score in enumerate(np.asarray(log_probs)):
-        trace = trace + score
-        discounted = float(mdp.discount) ** t * np.asarray(batch.reward[t])
-        total = total + discounted[:, None, None] * trace
-    np.testing.assert_allclose(-np.asarray(each("gpomdp", logits, batch, mdp)), total, rtol=0, atol=1e-13)
-    window = random_window(0, 4)
-    np.testing.assert_allclose(each("gpomdp", logits, window, mdp), each("reinforce", logits, window, mdp), atol=1e-13)
-
-
-@pytest.mark.parametrize("estimator", SCORE_FUNCTION)
-def test_windows_that_start_inside_episodes_agree_with_loops(estimator: str) -> None:
-    mdp, logits = tabular.problem("three_state")
-    batch = random_window(1, 5)
-    assert int(batch.step[0].max()) > 0
-    assert int(batch.done[:-1].sum()) > 5
-    random = np.random.default_rng(2)
-    baseline, mask = jnp.asarray(random.normal(size=(7, 5))), jnp.asarray(random.random((7, 5)) < 0.6)
-    kwargs = {"step_weight": None} if estimator == "reinforce" else {}
-    for counts in (jnp.ones_like(mask), mask):
-        got = each(estimator, logits, batch, mdp, baseline=baseline, mask=counts, **kwargs)
-        for b in range(5):
-            column = jax.tree.map(lambda x, b=b: x[:, b], jax.tree.map(np.asarray, batch))
-            subtract = lambda t, b=b: float(baseline[t, b])  # noqa: E731
-            close(got[b], by_loops(estimator, column, logits, 0.8, subtract, counts[:, b]))
-
-
-@pytest.mark.parametrize("shape", [(), (2, 3)])
-def test_any_number_of_batch_axes_agrees_with_loops(shape: tuple[int, ...]) -> None:
-    mdp, logits = tabular.problem("three_state")
-    batch = random_window(3, *shape)
-    got = np.asarray(each("likelihood_ratio", logits, batch, mdp))
-    assert got.shape == (*shape, *logits.shape)
-    for index in np.ndindex(*shape):
-        column = jax.tree.map(lambda x, index=index: np.asarray(x)[(slice(None), *index)], batch)
-        close(got[index], by_loops("likelihood_ratio", column, logits, 0.8))
-
-
-def a2c_arguments(batch: Any) -> dict[str, Any]:
-    mask = jnp.asarray(np.random.default_rng(5).random(batch.reward.shape) < 0.7)
-    return {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8, "entropy_coef": 0.1, "mask": mask}
-
-
-@pytest.mark.parametrize("shape", [(), (2, 3)])
-def test_the_estimate_is_the_mean_of_the_contributions(shape: tuple[int, ...]) -> None:
-    batch = random_window(4, *shape)
-    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.1, -0.4, 0.7])}
-    plain = {"policy": actor, "discount": 0.9}
-    cases = [(pg.actor_critic, a2c_arguments(batch))]
-    cases += [(pg.reinforce, {**plain, "baseline": 0.4, "mask": a2c_arguments(batch)["mask"]})]
-    if shape:
-        cases += [(pg.likelihood_ratio, plain), (pg.gpomdp, {**plain, "baseline": pg.leave_one_out})]
-    for estimator, kwargs in cases:
-        whole, info = estimator(params, batch, **kwargs)
-        parts, part_info = estimator.per_trajectory(params, batch, **kwargs)
-        jax.tree.map(lambda x, y: close(x, y.reshape(-1, *x.shape).mean(0)), whole, parts)
-        close(info.loss, part_info.loss.mean())
-        assert part_info.loss.shape == part_info.grad_norm.shape == part_info.num_nonfinite.shape == shape
-        close(info.grad_norm, jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(whole))))
-        rows = jnp.concatenate([x.reshape(*shape, -1) for x in jax.tree.leaves(parts)], -1)
-        close(part_info.grad_norm, jnp.linalg.norm(rows, axis=-1))
-        jax.tree.map(close, info.targets, part_info.targets)
-
-
-@pytest.mark.parametrize("estimator", [*SCORE_FUNCTION, "actor_critic"])
-def test_two_episodes_in_one_column_add_up(estimator: str) -> None:
-    mdp, logits, first, first_weights = every_trajectory("two_state", 2)
-    _, _, second, second_weights = every_trajectory("two_state", 3)
-    both, weights = exact.join((first, first_weights), (second, second_weights))
-    critic = jnp.array([1.0, -2.0])
-
-    def contributions(batch: Any) -> Any:
-        if estimator == "actor_critic":
-            return actor_part(logits, critic, batch, mdp, 0.7)
-        return each(estimator, logits, batch, mdp)
-
-    a, b = contributions(first), contributions(second)
-    close(contributions(both), (np.asarray(a)[:, None] + np.asarray(b)[None]).reshape(-1, 2, 2))
-    if estimator != "actor_critic":
-        truth = tabular.gradient(mdp, logits, 2) + tabular.gradient(mdp, logits, 3)
-        assert miss(contributions(both), weights, truth) < 1e-12
-
-
-def test_truncated_windows_with_the_exact_value_give_the_first_steps_of_the_infinite_horizon() -> None:
-    mdp, logits, batch, weights = every_trajectory("two_state", 3)
-    probs = jax.nn.softmax(logits)
-    cut = batch.replace(terminated=jnp.zeros_like(batch.terminated), truncated=batch.terminated)
-    v, q = exact.value(mdp, probs), exact.action_value(mdp, probs)
-    # Σ_{t<3} γ^t Pr(s_t) Σ_a ∇π(a|s) Q(s, a), with Q of the whole future
-    truth, mass = jnp.zeros_like(logits), mdp.initial
-    for t in range(3):
-        pull = probs * (q - jnp.sum(probs * q, 1, keepdims=True))
-        truth += mdp.discount**t * mass[:, None] * pull
-        mass = jnp.einsum("s,sa,sax->x", mass, probs, mdp.transition)
-    got = each("reinforce", logits, cut, mdp, next_value=cut.next_obs @ v)
-    assert miss(got, weights, truth) < 1e-12
-    assert miss(actor_part(logits, v, cut, mdp, 0.6), weights, truth) < 1e-12
-    assert miss(each("reinforce", logits, batch, mdp, next_value=cut.next_obs @ v), weights, truth) > 0.01
-
-
-def test_the_critic_part_and_the_entropy_part_are_their_own_gradients() -> None:
-    batch = random_window(6, 3)
-    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.3, -0.2, 0.9])}
-    mask = jnp.asarray(np.random.default_rng(7).random((7, 3)) < 0.6)
-    kwargs = {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8, "mask": mask}
-    plain, _ = pg.actor_critic(params, batch, **kwargs, value_coef=0.0)
-    full, info = pg.actor_critic(params, batch, **kwargs, value_coef=0.7, entropy_coef=0.05)
-    obs, target, counts = (np.asarray(x) for x in (batch.obs, info.targets["value_target"], mask))
-    values = obs @ np.asarray(params["critic"])
-    close(full["critic"], 0.7 * np.einsum("tb,tbs->s", counts * (values - target), obs) / 3)
-    entropy = jax.grad(lambda p: jnp.sum(jnp.where(mask, actor(p, batch.obs).entropy(), 0.0)) / 3)(params)["actor"]
-    close(full["actor"] - plain["actor"], -0.05 * entropy)
-    close(target, info.targets["advantage"] + values)
-
-
-def test_the_gradient_is_a_descent_direction() -> None:
-    mdp, logits, batch, weights = every_trajectory("two_state", 3)
-    for estimator in SCORE_FUNCTION:
-        step = mean(each(estimator, logits, batch, mdp), weights)
-        assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01
-    step = mean(actor_part(logits, jnp.zeros(2), batch, mdp, 1.0), weights)
-    assert tabular.objective(mdp, logits - 0.1 * step, 3) > tabular.objective(mdp, logits, 3) + 0.01

@@ -12,24 +12,11 @@ from scipy import special, stats
 
 import pgjax as pg
 from pgjax import expectation as ex
-from pgjax.expectation import Rule, laws, mirrored, nodes, taken
+from pgjax.expectation import mirrored, nodes, taken
+
+from .over_nodes import WEIGHTS, estimates, moments
 
 RNG = np.random.default_rng(3)
-
-
-def estimates(of: Rule, make: Any, f: Any, params: Any, noise: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values [N] and gradients [N, P] for noise with a leading axis [N]."""
-    one = jax.value_and_grad(lambda p, n: of.given(n, make(p), f, **options))
-    value, grads = jax.jit(jax.vmap(one, (None, 0)))(params, noise)
-    return np.asarray(value), np.asarray(grads).reshape(len(value), -1)
-
-
-def moments(of: Rule, make: Any, f: Any, params: Any, size: Any = None, **options: Any) -> tuple[np.ndarray, Any, Any]:
-    """Over the nodes: the mean gradient [P], its total variance, and the variance of the value."""
-    noise, w = nodes(of, make(params), size=size, **options)
-    value, grads = estimates(of, make, f, params, noise, **options)
-    mean = w @ grads
-    return mean, w @ ((grads - mean) ** 2).sum(1), w @ (value - w @ value) ** 2
 
 
 # --- ARM and DisARM -----------------------------------------------------------------------------------------------
@@ -194,11 +181,6 @@ def test_without_replacement_beats_leave_one_out_and_what_is_summed_does_not_var
     assert of(ex.unordered_set, num_samples=4)[1] < 1e-30
 
 
-# --- ReinMax ------------------------------------------------------------------------------------------------------
-
-WEIGHTS = np.array([[0.5, -1.0, 0.3], [0.2, 0.7, -0.4], [1.0, 0.1, -0.6]])
-
-
 def parabola(x: Any) -> Any:
     """Quadratic in a vector of three, or in two bits."""
     w = WEIGHTS[: x.shape[-1], : x.shape[-1]]
@@ -267,140 +249,6 @@ def test_at_a_traced_temperature_of_0_reinmax_has_its_limit() -> None:
         zero, small = (np.asarray(at(np.array([0.4, -0.8, 0.2]), t)) for t in (0.0, 1e-3))
         assert np.isfinite(zero).all()
         np.testing.assert_allclose(zero, small, atol=1e-12)
-
-
-# --- measure-valued -------------------------------------------------------------------------------------------------
-
-
-def smooth(a: Any) -> Any:
-    return jnp.sin(2.0 * a[..., 0]) + a[..., 0] ** 2
-
-
-def of_two(p: Any) -> Any:
-    return pg.Normal(p[:1], p[1:])
-
-
-def test_measure_valued_is_the_formula_of_the_papers_sample_by_sample() -> None:
-    """Two components that f joins, with loops: one changed at a time, the others at their sample."""
-    loc, scale = np.array([0.3, -0.6]), np.array([0.7, 1.2])
-    z, w = RNG.normal(size=(10, 2)), np.abs(RNG.normal(size=(10, 2)))
-    f = lambda a: jnp.cos(a[..., 0] * a[..., 1]) + a[..., 1] ** 3  # noqa: E731
-    params = np.concatenate([loc, scale])
-    value, grads = estimates(ex.measure_valued, lambda p: pg.Normal(p[:2], p[2:]), f, params, {"x": z, "w": w})
-    for row in range(10):
-        x = loc + scale * z[row]
-        np.testing.assert_allclose(value[row], f(x), rtol=1e-12)
-        for i in range(2):
-            at = lambda y, i=i, x=x: float(f(np.where(np.arange(2) == i, y, x)))  # noqa: E731
-            step = scale[i] * w[row, i]
-            by_loc = (at(loc[i] + step) - at(loc[i] - step)) / (scale[i] * math.sqrt(2.0 * math.pi))
-            far = math.copysign(math.hypot(z[row, i], w[row, i]), z[row, i])
-            by_scale = (at(loc[i] + scale[i] * far) - f(x)) / scale[i]
-            np.testing.assert_allclose(grads[row, [i, 2 + i]], [by_loc, by_scale], rtol=1e-10)
-
-
-def test_the_coupled_samples_have_their_laws_and_coupling_lowers_the_variance() -> None:
-    """sign(z) √(z² + w²) is two-sided Maxwell. Against independent samples on both sides, by the same nodes."""
-    d, params = pg.Normal(np.zeros(1), 1.0), np.array([0.4, 0.8])
-    noise, p = nodes(ex.measure_valued, d)
-    z, w = noise["x"][:, 0], noise["w"][:, 0]
-    m = np.sign(z) * np.hypot(z, w)
-    np.testing.assert_allclose([p @ m**k for k in range(1, 7)], [0, 3, 0, 15, 0, 105], atol=1e-10)
-    np.testing.assert_allclose(p @ np.exp(-(m**2)), 3.0**-1.5, rtol=1e-12)
-    _, grads = estimates(ex.measure_valued, of_two, smooth, params, noise)
-    coupled = p @ (grads - p @ grads) ** 2
-    f = lambda a: np.asarray(smooth(params[0] + params[1] * a[:, None]))  # noqa: E731
-    variance = lambda x, q: q @ x**2 - (q @ x) ** 2  # noqa: E731
-    by_loc = (variance(f(w), p) + variance(f(-w), p)) / (2.0 * np.pi * params[1] ** 2)
-    by_scale = (variance(f(m), p) + variance(f(z), p)) / params[1] ** 2
-    assert coupled[0] < 0.8 * by_loc
-    assert coupled[1] < 0.8 * by_scale
-
-
-def test_identity_20_score_function_path_and_measure_have_one_mean_and_stein_joins_the_first_two() -> None:
-    """On a smooth f of a normal: E[ψ f] = E[∇f ∇x] = the difference of two laws; the variances differ."""
-    params = np.array([0.4, 0.8])
-    found = {of.name: moments(of, of_two, smooth, params) for of in (ex.score_function, ex.pathwise, ex.measure_valued)}
-    m, s = params
-    damped = math.exp(-2.0 * s**2)
-    exact = [2.0 * math.cos(2.0 * m) * damped + 2.0 * m, -4.0 * s * math.sin(2.0 * m) * damped + 2.0 * s]
-    for name, (mean, variance, _) in found.items():
-        np.testing.assert_allclose(mean, exact, atol=1e-11, err_msg=name)
-        assert variance > 0.1
-    assert found["pathwise"][1] < found["score_function"][1]
-    step = lambda a: 1.0 * (a[..., 0] > 0.9)  # noqa: E731
-    noise, p = nodes(ex.measure_valued, of_two(params), size={"x": 24, "w": 400})
-    _, jumped = estimates(ex.measure_valued, of_two, step, params, noise)
-    assert (p @ jumped)[0] == pytest.approx(stats.norm.pdf(0.9, m, s), abs=0.01)
-    assert np.abs(moments(ex.pathwise, of_two, step, params)[0]).max() == 0.0  # the path misses a jump
-
-
-# --- mirrored -------------------------------------------------------------------------------------------------------
-
-
-def test_identity_23_second_moments_of_a_mirrored_score_function_on_a_quadratic() -> None:
-    """For the mean of N(μ, σ² I) the variance is (d + 1) ‖g‖², whatever the curvature, the offset and σ."""
-    g, mu = np.array([0.7, -0.4]), np.array([0.2, -0.1])
-    for m, sigma, offset in ((WEIGHTS[:2, :2], 0.6, 1.1), (-3.0 * WEIGHTS[1:, 1:], 1.7, -20.0)):
-        f = lambda a, m=m, offset=offset: (  # noqa: E731
-            offset + (a - mu) @ g + 0.5 * jnp.einsum("...i,ij,...j", a - mu, m, a - mu)
-        )
-        make = lambda loc, sigma=sigma: pg.Normal(loc, sigma)  # noqa: E731
-        mean, variance, _ = moments(mirrored(ex.score_function), make, f, mu, size=12)
-        np.testing.assert_allclose(mean, g, atol=1e-11)
-        np.testing.assert_allclose(variance, 3.0 * g @ g, rtol=1e-10)
-        assert moments(ex.score_function, make, f, mu, size=12)[1] > 2.0 * variance
-
-
-def test_mirroring_cancels_what_is_odd_in_the_value_and_what_is_even_in_the_gradient() -> None:
-    loc = np.array([0.3])
-    make = lambda loc: pg.Normal(loc, 0.8)  # noqa: E731
-    odd, even = (lambda a: jnp.sin(a[..., 0] - 0.3)), (lambda a: jnp.cos(a[..., 0] - 0.3))
-    for of in (ex.pathwise, ex.score_function, ex.measure_valued):
-        plain, both = moments(of, make, odd, loc), moments(mirrored(of), make, odd, loc)
-        assert plain[2] > 0.1
-        assert both[2] < 1e-30
-        np.testing.assert_allclose(both[0], plain[0], atol=1e-12)
-    assert moments(ex.score_function, make, even, loc)[1] > 0.1
-    assert moments(mirrored(ex.score_function), make, even, loc)[1] < 1e-28
-    square = lambda a: (a[..., 0] - 0.45) ** 2  # noqa: E731
-    fair = moments(mirrored(ex.score_function), pg.Bernoulli, square, np.zeros(1))
-    assert fair[1] < 1e-30  # of two equally probable actions both are seen
-    np.testing.assert_allclose(fair[0], [0.25 * (0.55**2 - 0.45**2)], atol=1e-15)
-
-
-def test_a_mirrored_rule_keeps_its_options_its_noise_and_its_program() -> None:
-    rule = mirrored(ex.score_function.using(baseline=0.5))
-    assert rule.name == "mirrored_score_function"
-    assert rule.options == {"baseline": 0.5}
-    assert mirrored(ex.score_function).function is rule.function
-    traces = []
-
-    @jax.jit
-    def run(rule: Any, key: Any) -> Any:
-        traces.append(None)
-        return rule(key, pg.Normal(jnp.zeros(2), 1.0), lambda a: a.sum(-1))
-
-    for b in (0.1, 0.7):
-        run(mirrored(ex.score_function.using(baseline=b)), jax.random.key(0))
-    assert len(traces) == 1
-    arms = nodes(ex.arm, pg.Bernoulli(np.array([0.4, -0.9])))[0]
-    f = lambda a: (a @ np.array([1.0, -2.0])) ** 3  # noqa: E731
-    plain, both = (estimates(of, pg.Bernoulli, f, np.array([0.4, -0.9]), arms) for of in (ex.arm, mirrored(ex.arm)))
-    for x, y in zip(plain, both, strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", ["uniform", "normal", "rayleigh", "two_sided_maxwell", "sign"])
-def test_mirrored_noise_has_the_same_law_and_mirrors_back(name: str) -> None:
-    law, d = getattr(laws, name), pg.Normal(jnp.zeros(1), 1.0)
-    x, w = law.nodes(d, None, {})
-    other = np.asarray(law.mirror(jnp.asarray(x), d))
-    for k in (1, 2, 3):
-        np.testing.assert_allclose(w @ other[:, 0] ** k, w @ x[:, 0] ** k, atol=1e-11)
-    inner = (w > 1e-6)[:, None] * np.ones((1, 1), bool)
-    np.testing.assert_allclose(np.asarray(law.mirror(jnp.asarray(other), d))[inner], x[inner], rtol=1e-8, atol=1e-8)
-    assert np.all((np.argsort(x[:, 0]) == np.argsort(-other[:, 0]))[inner[:, 0]]) or name == "sign"
 
 
 # --- all of them --------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def average_reward(tables: Any, memory: Traced, data: Any, hyper: Any, progress:
     for b in range(num_envs):
         x, cut = data.obs[0, b], data.done[0, b] and not data.terminated[0, b]
         led_to = data.next_obs[0, b] if cut else data.following[b]
-        error = data.reward[0, b] - memory.average + led_to @ tables[1] - x @ tables[1]
+        error = hyper["reward_scale"] * (data.reward[0, b] - memory.average) + led_to @ tables[1] - x @ tables[1]
         score, bonus, _, entropy = score_and_entropy(tables, x, data.action[0, b])
         e[b], z[b] = hyper["lam"] * e[b] + score, hyper["critic_lam"] * z[b] + x
         actor -= (error * e[b] + hyper["entropy_coef"] * bonus) / num_envs
@@ -136,7 +136,7 @@ def average_reward(tables: Any, memory: Traced, data: Any, hyper: Any, progress:
         if cut:
             e[b], z[b] = 0.0, 0.0
     means = dict(zip(("loss", "entropy", "error", "trace_norm"), np.mean(seen, axis=0), strict=True))
-    average = memory.average + hyper["average_rate"] * means.pop("error")
+    average = memory.average + hyper["average_rate"] * means.pop("error") / hyper["reward_scale"]
     gradient = flat((actor, critic))
     metrics = means | {"grad_norm": np.linalg.norm(gradient), "num_nonfinite": 0}
     metrics |= {"reward": data.reward.mean(), "average_reward": average}

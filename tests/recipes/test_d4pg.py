@@ -13,7 +13,8 @@ import world
 from derivations import flat
 from entry import as_numpy
 from gymnax.environments import spaces
-from table import RECIPES, SUPPORT
+from table import RECIPES
+from table_replay import SUPPORT
 
 import pgjax as pg
 from pgjax.recipes import d4pg

@@ -12,7 +12,8 @@ import world
 from derivations import flat
 from derivations_d4pg import action_logits
 from entry import as_numpy
-from table import RECIPES, SUPPORT
+from table import RECIPES
+from table_replay import SUPPORT
 
 import pgjax as pg
 from pgjax.recipes import fasttd3
