@@ -33,9 +33,11 @@ MAKE: dict[str, Any] = {
     "num_envs": 64, "num_steps": 1, "gradient_steps": 4, "batch_size": 256, "capacity": 240_000, "warmup": 5_000,
 }  # fmt: skip
 HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
-STEPS = {SPREAD: 240_000, TAG: 800_000}
+STEPS = {SPREAD: 240_000, TAG: 400_000}
+FEATURES = {SPREAD: (64, 64), TAG: (128, 128)}
+OTHERWISE = {SPREAD: {}, TAG: {"critic_learning_rate": 1e-3}}  # hyper-parameters
 FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 4, "capacity": 400, "warmup": 4}
-FEATURES, CURVE = (64, 64), 12
+CURVE = 12
 NUM_EPISODES = 256
 ADVERSARIES = 3  # of simple_tag, the first rows
 PER_TOUCH = 10.0  # what each adversary is paid for a touch by any of them
@@ -82,10 +84,10 @@ def environment(name: str) -> Any:
     return pg.envs.from_jaxmarl(jaxmarl.make(name, action_type="Continuous"))
 
 
-def build(kind: str, env: Any, make: dict[str, Any]) -> Recipe:
+def build(name: str, kind: str, make: dict[str, Any]) -> Recipe:
     """Make the run of a cell."""
-    joint = kind == "maddpg"
-    model = pg.networks.default_actor_with_critics(env, None, features=FEATURES, num_critics=1, joint=joint)
+    env, joint = environment(name), kind == "maddpg"
+    model = pg.networks.default_actor_with_critics(env, None, features=FEATURES[name], num_critics=1, joint=joint)
     return maddpg.make_train(env, None, model=model, centralized=joint, **make)
 
 
@@ -93,7 +95,7 @@ def build(kind: str, env: Any, make: dict[str, Any]) -> Recipe:
 def player(name: str, episodes: int) -> Any:
     """Make what plays episodes without noise, (key, actors) -> the mean return of each agent: one for all cells."""
     env = environment(name)
-    recipe = build("ddpg", env, FAST | {"total_steps": 4, "num_steps": 1})  # actors of all kinds are of one form
+    recipe = build(name, "ddpg", FAST | {"total_steps": 4, "num_steps": 1})  # actors of all kinds are of one form
 
     def play(key: jax.Array, actor: Any) -> jax.Array:
         params = maddpg.ActorAndCritic(actor, None)
@@ -105,29 +107,40 @@ def player(name: str, episodes: int) -> Any:
     return jax.jit(play)
 
 
-def measure(name: str, kind: str, make: dict[str, Any], seeds: int, episodes: int) -> tuple[Any, dict[str, Any]]:
-    """Train all seeds of a cell side by side: (last parameters, what came out)."""
+def measure(
+    name: str, kind: str, make: dict[str, Any], hyper: dict[str, float], seeds: int, episodes: int
+) -> tuple[Any, dict[str, Any]]:
+    """Train the seeds of a cell, one after another: (last parameters, leaves [seeds, ...], what came out).
+
+    Side by side, eight seeds in one program, they take more than three times as long on a CPU.
+    """
     steps, make = make["total_steps"], make | {"total_steps": max(make["total_steps"], make["num_envs"])}
-    recipe = build(kind, environment(name), make)
+    recipe = build(name, kind, make)
     every = max(recipe.num_updates // CURVE, 1)
-    state = jax.jit(jax.vmap(lambda key: recipe.init(key, **HYPER)))(jax.random.split(jax.random.key(0), seeds))
-    curve: dict[str, list[Any]] = {"steps": [], "seconds": [], "returns": []}
-    started = time.perf_counter()
+    init = jax.jit(lambda key: recipe.init(key, **hyper))
+    params, curves = [], []
+    for seed, key in enumerate(jax.random.split(jax.random.key(0), seeds)):
+        rows: list[dict[str, Any]] = []
+        started = time.perf_counter()
 
-    def report(state: Any, _: Any) -> None:
-        curve["seconds"].append(round(time.perf_counter() - started, 2))
-        actors = [jax.tree.map(lambda x, s=s: x[s], state.params.actor) for s in range(seeds)]
-        returns = np.stack([player(name, episodes)(jax.random.key(1), actor) for actor in actors])
-        curve["steps"].append(int(state.update[0]) * make["num_envs"] * make["num_steps"])
-        curve["returns"].append(returns.tolist())
-        shown = returns.sum(1) if name == SPREAD else returns[:, 0] / PER_TOUCH
-        print(f"{kind} on {name}: {curve['steps'][-1]} steps, {[round(float(x), 2) for x in shown]}", flush=True)
+        def report(state: Any, _: Any, rows: list[Any] = rows, started: float = started) -> None:
+            seconds = round(time.perf_counter() - started, 2)
+            returns = np.asarray(player(name, episodes)(jax.random.key(1), state.params.actor))  # [A]
+            done = int(state.update) * make["num_envs"] * make["num_steps"]
+            rows.append({"steps": done, "seconds": seconds, "returns": returns.tolist()})
 
-    if steps:
-        state = drive(recipe, state, every=every, report=report, progress=False, donate=True)
-    else:
-        report(state, {})
-    return state.params, {"returns_by_seed": curve["returns"][-1], "curve": curve}  # [seeds, A]
+        state = init(key)
+        if steps:
+            state = drive(recipe, state, every=every, report=report, progress=False, donate=True)
+        else:
+            report(state, {})
+        params.append(state.params)
+        curves.append({column: [row[column] for row in rows] for column in rows[0]})
+        last = np.asarray(rows[-1]["returns"])
+        shown = last.sum() if name == SPREAD else last[0] / PER_TOUCH
+        print(f"{kind} on {name}: seed {seed}, {rows[-1]['steps']} steps, {shown:.2f}", flush=True)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
+    return stacked, {"returns_by_seed": [curve["returns"][-1] for curve in curves], "curves": curves}
 
 
 def random_return(env: Any, episodes: int) -> float:
@@ -171,6 +184,11 @@ def in_words(found: dict[str, float]) -> str:
     return f"{found['difference']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
+def as_words(settings: dict[str, Any]) -> str:
+    """Write what a run was made with."""
+    return "`" + ", ".join(f"{name}={x}" for name, x in settings.items()) + "`"
+
+
 def with_interval(x: Any) -> str:
     """Write an interquartile mean with its interval."""
     low, high = bootstrap(x)
@@ -182,17 +200,18 @@ def cell(
 ) -> tuple[Any, dict[str, Any]]:
     """Run a cell, or read what is there: (last parameters, what came out)."""
     path = out / f"{name}-{kind}.json"
-    mark = fingerprint(name, kind, make, HYPER, FEATURES, seeds, episodes)
+    hyper = HYPER | OTHERWISE[name]
+    mark = fingerprint(name, kind, make, hyper, FEATURES[name], seeds, episodes)
     known = json.loads(path.read_text()) if path.exists() else {}
     saved = path.with_suffix(".params")
     if fresh or known.get("fingerprint") != mark or not saved.exists():
-        params, found = measure(name, kind, make, seeds, episodes)
+        params, found = measure(name, kind, make, hyper, seeds, episodes)
         saved.parent.mkdir(parents=True, exist_ok=True)
         saved.write_bytes(flax.serialization.to_bytes(params))
-        settings = {"make": make, "hyper": HYPER, "features": FEATURES}
+        settings = {"make": make, "hyper": hyper, "features": FEATURES[name]}
         write_json(path, {"env": name, "kind": kind, "seeds": seeds, **settings, **found, "fingerprint": mark})
         return params, json.loads(path.read_text())
-    recipe = build(kind, environment(name), make | {"total_steps": max(make["total_steps"], make["num_envs"])})
+    recipe = build(name, kind, make | {"total_steps": max(make["total_steps"], make["num_envs"])})
     like = jax.eval_shape(lambda: jax.vmap(recipe.init)(jax.random.split(jax.random.key(0), seeds)).params)
     return flax.serialization.from_bytes(like, saved.read_bytes()), known
 
@@ -206,13 +225,16 @@ def write_page(folder: Path, results: dict[str, Any]) -> None:
         for other, title in KINDS.items()
     ]
     spread = [[KINDS[kind], with_interval(x)] for kind, x in results["simple_spread"]["by_seed"].items()]
-    settings = {**MAKE, **HYPER, "features": FEATURES, **{f"steps of {k}": n for k, n in results["steps"].items()}}
+    settings = [
+        [name, *(f"{x}" for x in (steps, FEATURES[name])), as_words({**MAKE, **HYPER, **OTHERWISE[name]})]
+        for name, steps in results["steps"].items()
+    ]
     text = PAGE.format(
         **results["setting"], seeds=results["seeds"], episodes=results["episodes"],
         random=results["simple_spread"]["random"], spread=markdown(["", "return"], spread),
         difference=in_words(results["simple_spread"]["of"]),
         tag=markdown(["adversaries", *(f"good agents: {title}" for title in KINDS.values())], rows),
-        touches="\n".join(gains), settings=", ".join(f"{name} {x}" for name, x in settings.items()),
+        touches="\n".join(gains), settings=markdown(["", "steps", "features", "otherwise"], settings),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agents.md").write_text(text)

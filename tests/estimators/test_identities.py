@@ -120,3 +120,33 @@ def test_the_critic_part_and_the_entropy_part_are_their_own_gradients() -> None:
     entropy = jax.grad(lambda p: jnp.sum(jnp.where(mask, actor(p, batch.obs).entropy(), 0.0)) / 3)(params)["actor"]
     close(full["actor"] - plain["actor"], -0.05 * entropy)
     close(target, info.targets["advantage"] + values)
+
+
+def test_a_weight_of_the_steps_weighs_the_actor_and_not_the_target_of_the_critic() -> None:
+    batch = random_window(8, 3)
+    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.3, -0.2, 0.9])}
+    weight = pg.discount_weight(batch.step, 0.9)
+    assert float(weight.min()) < 0.9
+    plain, with_weight = (
+        pg.actor_critic(params, batch, policy=actor, value=value, discount=0.9, lam=0.8, step_weight=w)[1].targets
+        for w in (None, weight)
+    )
+    close(with_weight["value_target"], plain["value_target"])
+    close(with_weight["weight"], weight * plain["advantage"])
+
+
+def test_targets_that_depend_on_the_parameters_are_constants_of_the_surrogate() -> None:
+    batch = random_window(9, 3)
+    params = {"actor": tabular.problem("three_state")[1], "critic": jnp.array([0.3, -0.2, 0.9])}
+    kwargs = {"policy": actor, "value": value, "discount": 0.9, "lam": 0.8}
+    slope = jax.grad(lambda p: pg.actor_critic.surrogate(p, batch, **kwargs))(params)
+    jax.tree.map(close, slope, pg.actor_critic(params, batch, **kwargs)[0])
+
+    @pg.estimator
+    def squared(params: Any, trajectory: pg.Trajectory) -> pg.Surrogate:
+        target = jnp.sum(params**2) + trajectory.reward
+        return pg.Surrogate(lambda params, data, target, state: params[0] * target, target)
+
+    at = jnp.array([0.5, -1.0])
+    held = float(batch.reward.sum(0).mean()) + len(batch.reward) * 1.25
+    close(jax.grad(lambda p: squared.surrogate(p, batch))(at), jnp.array([held, 0.0]))
