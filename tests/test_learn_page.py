@@ -147,3 +147,11 @@ def test_every_cell_of_gymnax_can_be_built() -> None:
         settings = learn.cells([name], [env_name])[name, env_name]
         assert learn.build(name, env_name, settings, 1.0).num_updates > 1, (name, env_name)
     assert len({name for name, _ in built}) > 20
+
+
+def test_a_cell_that_there_is_not_is_named_with_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"^no environment brax-hopper; there are CartPole-v1, "):
+        learn.cells(None, ["brax-hopper"])
+    with pytest.raises(ValueError, match=r"^no settings for dpg on CartPole-v1 in learn/\.$"):
+        learn.cells(["ppo", "dpg"], ["CartPole-v1"])
+    assert list(learn.cells(["ppo"], ["CartPole-v1"])) == [("ppo", "CartPole-v1")]
