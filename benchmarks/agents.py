@@ -32,10 +32,10 @@ KINDS = {"maddpg": "MADDPG", "ddpg": "independent DDPG"}
 MAKE: dict[str, Any] = {
     "num_envs": 64, "num_steps": 1, "gradient_steps": 4, "batch_size": 256, "capacity": 240_000, "warmup": 5_000,
 }  # fmt: skip
-HYPER = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
+SHARED = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3, "discount": 0.95, "target_rate": 0.01, "noise": 0.3}
 STEPS = {SPREAD: 240_000, TAG: 400_000}
 FEATURES = {SPREAD: (64, 64), TAG: (128, 128)}
-OTHERWISE = {SPREAD: {}, TAG: {"critic_learning_rate": 1e-3}}  # hyper-parameters
+HYPER = {SPREAD: SHARED, TAG: SHARED | {"critic_learning_rate": 1e-3}}
 FAST: dict[str, Any] = {"num_envs": 4, "batch_size": 4, "capacity": 400, "warmup": 4}
 CURVE = 12
 NUM_EPISODES = 256
@@ -107,9 +107,7 @@ def player(name: str, episodes: int) -> Any:
     return jax.jit(play)
 
 
-def measure(
-    name: str, kind: str, make: dict[str, Any], hyper: dict[str, float], seeds: int, episodes: int
-) -> tuple[Any, dict[str, Any]]:
+def measure(name: str, kind: str, make: dict[str, Any], seeds: int, episodes: int) -> tuple[Any, dict[str, Any]]:
     """Train the seeds of a cell, one after another: (last parameters, leaves [seeds, ...], what came out).
 
     Side by side, eight seeds in one program, they take more than three times as long on a CPU.
@@ -117,7 +115,7 @@ def measure(
     steps, make = make["total_steps"], make | {"total_steps": max(make["total_steps"], make["num_envs"])}
     recipe = build(name, kind, make)
     every = max(recipe.num_updates // CURVE, 1)
-    init = jax.jit(lambda key: recipe.init(key, **hyper))
+    init = jax.jit(lambda key: recipe.init(key, **HYPER[name]))
     params, curves = [], []
     for seed, key in enumerate(jax.random.split(jax.random.key(0), seeds)):
         rows: list[dict[str, Any]] = []
@@ -200,15 +198,14 @@ def cell(
 ) -> tuple[Any, dict[str, Any]]:
     """Run a cell, or read what is there: (last parameters, what came out)."""
     path = out / f"{name}-{kind}.json"
-    hyper = HYPER | OTHERWISE[name]
-    mark = fingerprint(name, kind, make, hyper, FEATURES[name], seeds, episodes)
+    mark = fingerprint(name, kind, make, HYPER[name], FEATURES[name], seeds, episodes)
     known = json.loads(path.read_text()) if path.exists() else {}
     saved = path.with_suffix(".params")
     if fresh or known.get("fingerprint") != mark or not saved.exists():
-        params, found = measure(name, kind, make, hyper, seeds, episodes)
+        params, found = measure(name, kind, make, seeds, episodes)
         saved.parent.mkdir(parents=True, exist_ok=True)
         saved.write_bytes(flax.serialization.to_bytes(params))
-        settings = {"make": make, "hyper": hyper, "features": FEATURES[name]}
+        settings = {"make": make, "hyper": HYPER[name], "features": FEATURES[name]}
         write_json(path, {"env": name, "kind": kind, "seeds": seeds, **settings, **found, "fingerprint": mark})
         return params, json.loads(path.read_text())
     recipe = build(name, kind, make | {"total_steps": max(make["total_steps"], make["num_envs"])})
@@ -226,7 +223,7 @@ def write_page(folder: Path, results: dict[str, Any]) -> None:
     ]
     spread = [[KINDS[kind], with_interval(x)] for kind, x in results["simple_spread"]["by_seed"].items()]
     settings = [
-        [name, *(f"{x}" for x in (steps, FEATURES[name])), as_words({**MAKE, **HYPER, **OTHERWISE[name]})]
+        [name, *(f"{x}" for x in (steps, FEATURES[name])), as_words({**MAKE, **HYPER[name]})]
         for name, steps in results["steps"].items()
     ]
     text = PAGE.format(
