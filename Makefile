@@ -33,7 +33,7 @@ $(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
 # What the newest interpreter is tried on in CI, beside the default one on everything: a minute or two.
 SHORT := tests/test_returns.py tests/test_sharding.py
 
-.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-offpolicy learn-agents variance bench-peers bench-sbx lock clean distclean
+.PHONY: help install demo test test-slow test-newest coverage mutants lint types docs notebooks certificates papers learn learn-rejax learn-offpolicy learn-agents variance bench-peers bench-sbx lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ papers: install ## measure published findings again (ONLY="one another" for some
 
 learn: install ## train the recipes on the small environments (ONLY=, ENV=, SEEDS=8, FAST=1; DOCS=1 writes the page of the docs anew)
 	$(RUN) benchmarks/learn.py --out out/learn $(if $(ONLY),--only $(ONLY)) $(if $(ENV),--env $(ENV)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAST),--fast) $(if $(DOCS),--docs docs)
+
+learn-rejax: install $(PEERS) ## PPO of rejax on Breakout-MinAtar, for the page of `make learn` (SEEDS=8)
+	.venv-peers/bin/python benchmarks/learn_rejax.py --out out/learn $(if $(SEEDS),--seeds $(SEEDS))
 
 learn-offpolicy: install ## the same for the recipes with action values
 	$(RUN) benchmarks/learn.py --off-policy --out out/learn $(if $(ONLY),--only $(ONLY)) $(if $(ENV),--env $(ENV)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAST),--fast) $(if $(DOCS),--docs docs)

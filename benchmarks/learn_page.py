@@ -23,7 +23,8 @@ to the threshold named above each table, by the returns of training; the steps a
 took more than {quiet:.0%} of the machine meanwhile, a part of the run was timed again and stands for all its updates,
 or they are left out. *Published*: a figure, its environment steps and its source (`zoo`: rl-baselines3-zoo; gSDE: with
 state-dependent exploration, the head `state_dependent`, as here where the settings of the cell name it). A
-cell that falls short of a published figure says by how much. A recipe or an environment without a row has not been run.
+cell that falls short of a published figure says by how much; one that is longer than the published run also says what
+it earned in training after as many steps. A recipe or an environment without a row has not been run.
 
 Measured on {processor}, Python {python}, jax {jax}, pgjax {pgjax}, from {first} to {last}.
 
@@ -89,6 +90,12 @@ OFF_POLICY = Page(
     ("ppo",),
 )
 
+# Cells of other libraries, which stand beside the recipes; what to note on each.
+PEERS = {
+    "rejax": "PPO of another library with the settings of gymnax-blines, which publishes no curve, run here by "
+    "`make learn-rejax`. Its policies draw their actions in 64 episodes, by which it also reaches the threshold.",
+}
+
 
 def file_name(env: str) -> str:
     """Write the name of an environment so that it may be that of a file anywhere."""
@@ -109,6 +116,9 @@ def notes_on(env: str, recipes: Iterable[str]) -> str:
     """Write what the settings note on these recipes in an environment, such as why they miss a figure."""
     lines = []
     for recipe in sorted(recipes):
+        if recipe in PEERS:
+            lines.append(f"- `{recipe}`: {PEERS[recipe]}\n")
+            continue
         settings = tomllib.loads((Path(__file__).parent / "learn" / f"{recipe}.toml").read_text()).get(env, {})
         lines += [f"- `{recipe}`: {settings['note']}\n"] if "note" in settings else []
     return "".join(["\n", *lines]) if lines else ""
@@ -142,6 +152,8 @@ def row(cell: dict[str, Any], figures: dict[str, dict[str, list[Any]]]) -> list[
     if known:
         figure, steps, source = known
         note = f"{figure:g} at {in_words(steps)} ({source}){shortfall(cell, figure)}"
+        if cell["curve"]["steps"][-1] > steps:
+            note += f"; {at_point(cell, 'steps', steps)} here after as many"
     return [
         f"`{cell['recipe']}`",
         f"{cell['final_return']:.1f} [{low:.1f}, {high:.1f}]",
@@ -259,8 +271,12 @@ def write_page(
     environments: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         environments.setdefault(cell["env"], []).append(cell)
+    peers = [cell for cell in known if cell["recipe"] in PEERS and cell["env"] in environments]
+    for cell in peers:
+        environments[cell["env"]].append(cell)
     beside = [cell for cell in known if cell["recipe"] in layout.beside and cell["env"] in environments]
-    for cell in cells + beside:
+    shown = cells + peers + beside
+    for cell in shown:
         path = out / f"{cell['recipe']}-{file_name(cell['env'])}.json"
         path.write_text(json.dumps(cell) + "\n")
     sections = []
@@ -286,7 +302,7 @@ def write_page(
         last=dates[-1],
         together=together(cells, at_random),
         sections="".join(sections),
-        settings=markdown(["cell", "settings", "raw"], [settings_of(cell, layout.name) for cell in cells + beside]),
+        settings=markdown(["cell", "settings", "raw"], [settings_of(cell, layout.name) for cell in shown]),
         **{name: cells[0]["setting"][name] for name in ("processor", "python", "jax", "pgjax")},
     )
     (docs / f"{layout.name}.md").write_text(page)

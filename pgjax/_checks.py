@@ -244,6 +244,18 @@ def require_positive(name: str, x: Any, *, remedy: str) -> None:
         raise ValueError(f"{name} must be positive, got {x}. {remedy}")
 
 
+def require_nonnegative(name: str, x: Any) -> None:
+    """Raise if x is a concrete number below 0 or NaN; traced values and arrays are not inspected."""
+    if isinstance(x, (int, float, np.number)) and not x >= 0:
+        raise ValueError(f"{name} must be at least 0, got {x}. Check that two arguments are not swapped.")
+
+
+def require_open_unit_interval(name: str, x: Any) -> None:
+    """Raise if x is a concrete number outside (0, 1); traced values and arrays are not inspected."""
+    if isinstance(x, (int, float, np.number)) and not 0.0 < float(x) < 1.0:
+        raise ValueError(f"{name} must lie in (0, 1), got {float(x)}. Check that two arguments are not swapped.")
+
+
 def require_unit_interval(name: str, x: Any) -> None:
     """Raise if x is a concrete number outside [0, 1] or NaN; traced values and arrays are not inspected."""
     if isinstance(x, (int, float, np.number)) and not 0.0 <= float(x) <= 1.0:

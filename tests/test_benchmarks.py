@@ -9,7 +9,8 @@ import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
-SERVANTS = {"peers_pgjax.py", "peers_rejax.py", "peers_sbx.py"}  # started by another script
+# Started by another script, or in the environment of another library.
+SERVANTS = {"peers_pgjax.py", "peers_rejax.py", "peers_sbx.py", "learn_rejax.py"}
 DEAR = {"agents.py", "certificates.py", "peers.py", "peers_off_policy.py", "ppo_failures.py", "reproduce.py"}  # minutes
 NEEDS = {"agents.py": "jaxmarl"}  # an extra
 SHORTER = {"learn.py": ["--only", "reinforce", "--scale", "0.01", "--docs", "docs"]}  # its fast form takes ten minutes

@@ -58,6 +58,21 @@ def test_seconds_are_only_of_cells_that_ran_alone_with_equally_many_seeds(other:
     assert learn_page.at_equal_cost(fair[:1]) == ""
 
 
+@pytest.mark.parametrize(
+    ("figure", "steps", "note"),
+    [
+        (5.0, 300.0, "5 at 0.3 k (zoo)"),
+        (9.0, 300.0, "9 at 0.3 k (zoo), missed by 3"),
+        (5.0, 200.0, "5 at 0.2 k (zoo); 3.0 [2.0, 4.0] here after as many"),
+    ],
+)
+def test_a_published_figure_is_met_missed_or_of_a_shorter_run(figure: float, steps: float, note: str) -> None:
+    run = {"final_return": 6.0, "interval": [5.0, 7.0], "steps_to_threshold": [], "seconds_to_threshold": []}
+    one = cell("a", [[1.0, 1.0], [2.0, 4.0], [5.0, 7.0]], steps=300.0, seconds=3.0, **run)
+    row = learn_page.row({**one, "seconds": 3.0, "compile_seconds": 1.0}, {"a": {"E": [figure, steps, "zoo"]}})
+    assert row[-1] == note
+
+
 def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path) -> None:
     settings = {"settings": {"make": {}, "hyper": {"discount": 0.5}, "model": {}, "rescaled": True}}
     run = {
@@ -65,7 +80,7 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
         "final_return": 1.0, "interval": [1.0, 1.0], "final_by_seed": [1.0, 1.0],
         "compile_seconds": 1.0, "steps_to_threshold": [None, None], "seconds_to_threshold": [None, None],
     }  # fmt: skip
-    for name in ("sac", "ppo", "a2c"):
+    for name in ("sac", "ppo", "a2c", "rejax"):
         one = cell(name, [[1.0, 1.0], [2.0, 2.0]], steps=100.0, seconds=10.0, **run, **settings)
         path = tmp_path / "out" / name / "brax-x.json"
         path.parent.mkdir(parents=True)
@@ -80,11 +95,13 @@ def test_the_page_compares_with_recipes_of_the_other_page(tmp_path: pathlib.Path
             num_episodes={"brax:x": 1024},
         )
     page = (tmp_path / "learn_offpolicy.md").read_text()
-    assert {"brax-x.png", "sac-brax-x.json", "ppo-brax-x.json"} == {
+    assert {"brax-x.png", "sac-brax-x.json", "ppo-brax-x.json", "rejax-brax-x.json"} == {
         path.name for path in (tmp_path / "learn_offpolicy").iterdir()
     }
     equal = page.split("equal seconds:")[1].split("## Settings")[0]
-    assert set(columns(equal)) == {"", "ppo", "sac"}
+    assert set(columns(equal)) == {"", "ppo", "sac", "rejax"}
+    assert "- `rejax`: PPO of another library" in page
+    assert "rejax" not in page.split("## All environments")[1].split("## brax:x")[0]
     assert "`a2c`" not in page
     assert "a final policy plays 1,024 episodes" in page
     assert "| `sac` on brax:x | `rescaled, discount=0.5` |" in page

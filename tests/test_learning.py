@@ -40,7 +40,7 @@ def test_ppo_reaches_the_published_return_on_acrobot():
 @pytest.mark.slow
 def test_reinforce_with_a_baseline_solves_cartpole_with_2048_environments():
     env, env_params = gymnax.make("CartPole-v1")
-    train = reinforce.make_train(env, env_params, num_envs=2048, num_steps=128, total_steps=2**23)
+    train = reinforce.make_train(env, env_params, num_envs=2048, num_steps=128, total_steps=2**24)
     state, _ = jax.jit(train)(jax.random.key(0))
     result = pg.evaluate(
         jax.random.key(1), state.params, policy=train.policy, env=env, env_params=env_params,

@@ -32,6 +32,13 @@ class Switches(boxes.Box):
         return SimpleNamespace(n=3, shape=(3,))
 
 
+class WholeNumbers(boxes.Box):
+    """A box of whole numbers, which no float is."""
+
+    def action_space(self, params: Any = None) -> Any:
+        return SimpleNamespace(low=np.zeros(1), high=np.full(1, 3.0), shape=(1,), dtype=np.dtype("int32"))
+
+
 def parts(model: Any, obs: Any, *action: Any) -> tuple[Any, Any]:
     """(distribution, values) of a module that is initialised part by part."""
     actor = model.init(KEY, obs, method="policy")
@@ -113,6 +120,7 @@ def test_the_outermost_bounds_of_all_environments_are_the_box() -> None:
         (gymnax.make("CartPole-v1")[0], TypeError, "env must have actions in a box, one vector of floats, got"),
         (boxes.Box(low=(-np.inf, 0.0), high=(1.0, 1.0)), ValueError, r"env must have bounded actions, .*\[-inf, 0.0\]"),
         (boxes.Box(low=(1.0,), high=(1.0,)), ValueError, "env must have bounded actions, low below high"),
+        (WholeNumbers(low=(0.0,), high=(3.0,)), TypeError, "env must have actions in a box, one vector of floats, got"),
     ],
 )
 def test_what_is_no_bounded_box_is_refused(env: Any, error: type, message: str) -> None:

@@ -194,7 +194,9 @@ def _step_with_start(env: Any, key: Array, state: Any, action: Any, start: Any, 
     last_obs, last_state, reward, terminated, _ = env.step_env(key, state, action, params)
     truncated = env.is_truncated(last_state, params)
     over = episode_over(terminated, truncated)
-    obs, new_state = jax.tree.map(lambda first, last: jax.lax.select(over, first, last), start, (last_obs, last_state))
+    obs, new_state = jax.tree.map(
+        lambda first, last: jax.lax.select(over, first, _checks.as_dtype_of(first, last)), start, (last_obs, last_state)
+    )
     return obs, new_state, reward, terminated, truncated, last_obs
 
 

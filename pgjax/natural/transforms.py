@@ -132,7 +132,7 @@ def backtrack(
     Shapes: updates like params; scalars in the state.
 
     Args:
-        max_kl: δ, nats.
+        max_kl: δ, nats, at least 0.
         shrink: α, in (0, 1).
         max_steps: how many lengths are tried.
 
@@ -142,10 +142,12 @@ def backtrack(
 
     Raises:
         TypeError: if max_steps is not an int, params is missing, or objective or divergence is no function.
-        ValueError: if max_steps < 1.
+        ValueError: if max_steps < 1, or if a known max_kl or shrink is out of its range.
 
     Properties:
-        The bound holds for the sample on which divergence is measured; what is not a number is never taken.
+        The bound holds for the sample on which divergence is measured; what is not a number is never taken. A
+        divergence above δ by the rounding of 64 units in the last place counts as δ: a step that was scaled to δ is not
+        shortened for it.
 
     Example:
         >>> import jax.numpy as jnp, pgjax as pg
@@ -159,6 +161,8 @@ def backtrack(
     References:
         Schulman, Levine, Moritz, Jordan and Abbeel (2015), Trust region policy optimization, appendix C.
     """
+    _checks.require_nonnegative("max_kl", max_kl)
+    _checks.require_open_unit_interval("shrink", shrink)
     max_steps = _checks.as_positive_int("max_steps", max_steps)
 
     def init(params: Any) -> BacktrackState:
@@ -176,12 +180,12 @@ def backtrack(
 
         def look(scale: Array) -> tuple[Array, Array, Array]:
             there = optax.apply_updates(params, scaled(scale))
-            kl, gain = divergence(there), start - objective(there)
-            return kl, gain, (kl <= max_kl) & (gain > 0)
+            kl, gain = jnp.asarray(divergence(there)), start - objective(there)
+            return kl, gain, (kl <= max_kl * (1.0 + 64.0 * jnp.finfo(kl.dtype).eps)) & (gain > 0)
 
         def shorten(carry: Any) -> Any:
             number, scale, *_ = carry
-            scale = scale * shrink
+            scale = (scale * shrink).astype(scale.dtype)
             return number + 1, scale, *look(scale)
 
         one = jnp.ones((), start.dtype)

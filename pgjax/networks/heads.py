@@ -90,7 +90,7 @@ class GaussianPolicy(nn.Module):
     def __call__(self, x: Array) -> Normal:
         """Return the distribution for features x, [..., F]."""
         loc = Head(self.action_dim, self.scale)(x)
-        log_std = self.param("log_std", nn.initializers.constant(self.init_log_std), (self.action_dim,))
+        log_std = self.param("log_std", nn.initializers.constant(self.init_log_std), (self.action_dim,), jnp.float32)
         low, high = (jnp.broadcast_to(_bound(bound), loc.shape) for bound in (self.low, self.high))
         half = 0.5 * (high - low)
         return Normal(0.5 * (low + high) + half * loc, half * jnp.broadcast_to(jnp.exp(log_std), loc.shape))
@@ -169,7 +169,7 @@ class StateDependentPolicy(nn.Module):
         features = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         features = features if self.learn_features else jax.lax.stop_gradient(features)
         shape = (features.shape[-1], self.action_dim)
-        deviation = jnp.exp(self.param("log_std", nn.initializers.constant(self.init_log_std), shape))
+        deviation = jnp.exp(self.param("log_std", nn.initializers.constant(self.init_log_std), shape, jnp.float32))
         low, high = _bound(self.low), _bound(self.high)
         if self.squash:
             return StateDependentTanhNormal(loc, features, deviation, self.hold, low, high)

@@ -114,7 +114,8 @@ def action_box(env: Any, env_params: Any) -> Bounds:
     """
     space = env.action_space(single_params(env, env_params))
     shape = getattr(space, "shape", None)
-    if not hasattr(space, "low") or shape is None or len(shape) != 1:
+    floating = jnp.issubdtype(getattr(space, "dtype", jnp.float32), jnp.floating)
+    if not hasattr(space, "low") or shape is None or len(shape) != 1 or not floating:
         raise TypeError(
             f"env must have actions in a box, one vector of floats, got the action space {space}. For discrete actions "
             "take a recipe for them (sac_discrete, ppo, a2c), or wrap env."

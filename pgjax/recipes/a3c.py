@@ -101,7 +101,6 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollouts = [
             pg.init_rollout(
                 jax.random.fold_in(env_key, w), env, env_params, num_envs=num_envs, policy_state=policy_state
@@ -109,6 +108,7 @@ def make_train(
             for w in range(num_workers)
         ]
         params = init_params(model_key, rollouts[0].obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         each = lambda tree: jax.tree.map(lambda x: jnp.broadcast_to(x, (num_workers, *jnp.shape(x))), tree)  # noqa: E731
         agents = rollouts[0].episode_return.shape[1:]
         scale = each(pg.envs.init_reward_scale(num_envs=num_envs, agents=agents)) if normalize_rewards else None

@@ -17,8 +17,8 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.recipes.a3c import Hyper, gradient_metrics
 from pgjax.recipes.acting import as_functions
-from pgjax.recipes.hyper import traced
-from pgjax.recipes.recipe import Array, count_updates
+from pgjax.recipes.hyper import changed, traced
+from pgjax.recipes.recipe import Array, count_updates, register_keys, typed
 from pgjax.recipes.threads import Channel, Crew
 
 
@@ -76,7 +76,7 @@ def train(
         value: in place of a model, value(params, obs) -> [...].
         init_params: in place of a model, init_params(key, obs) or init_params(key) -> params.
         policy_state: memory of a recurrent policy at the start of an episode, [num_envs, ...].
-        state: a state to go on from, in place of a new one; hyper-parameters are then its own.
+        state: a state to go on from, in place of a new one; hyper-parameters are its own where none is given.
         report: report(state, metrics) after each update, in the thread of the caller; if what it returns is true,
             training stops there.
         patience: seconds that threads get to finish their update at the end, see `threads.Crew`.
@@ -87,9 +87,12 @@ def train(
         the copy and the update.
 
     Raises:
-        TypeError: if a count is not an int, or if policy, value and init_params do not come together.
+        TypeError: if a count is not an int, if policy, value and init_params do not come together, or for an unknown
+            hyper-parameter.
         ValueError: if a count is below 1, or if total_steps does not allow one update.
     """
+    register_keys()
+    key = typed(key)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     num_threads = _checks.as_positive_int("num_threads", num_threads)
     policy, value, init_params, policy_state = as_functions(
@@ -103,7 +106,9 @@ def train(
     ]
     if state is None:
         params = jax.jit(init_params)(model_key, starts[0].obs, policy_state)
-        state = SharedState(params, jnp.zeros_like(ravel_pytree(params)[0]), key, 0, traced(Hyper, hyper))
+        state = SharedState(params, jnp.zeros_like(ravel_pytree(params)[0]), key, 0, traced(Hyper, hyper, params))
+    else:
+        state = replace(state, hyper=changed(state.hyper, hyper, state.params))
     shared = _Shared(state, num_updates)
 
     @jax.jit

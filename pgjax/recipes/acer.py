@@ -14,7 +14,7 @@ from pgjax import _checks
 from pgjax.estimators.replayed import as_categorical, expected_value
 from pgjax.networks.actor_critics import seen_by_critics
 from pgjax.recipes import windows as replay
-from pgjax.recipes.acting import as_functions, normalized
+from pgjax.recipes.acting import as_functions, normalized, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -132,8 +132,10 @@ def make_train(
     capacity = _checks.as_positive_int("capacity", capacity)
     if model is None and policy is None and value is None and init_params is None:
         model = _default_model(env, env_params)
-    functions = as_functions(
-        env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params
+    functions = require_feed_forward(
+        as_functions(
+            env, env_params, num_envs=num_envs, model=model, policy=policy, value=value, init_params=init_params
+        )
     )
     functions = normalized(functions) if normalize_observations else functions
     policy, init_params = functions.policy, functions.init_params
@@ -149,9 +151,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs, None)
+        numbers = traced(Hyper, hyper, params)
         windows = replay.empty_windows(
             params, rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps, capacity=capacity
         )

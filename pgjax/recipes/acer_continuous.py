@@ -134,9 +134,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         windows = replay.empty_windows(
             params, rollout, policy=acting, env=env, env_params=env_params, num_steps=num_steps, capacity=capacity
         )

@@ -99,9 +99,10 @@ def make_train(
         return optax.chain(natural.scale_by_kfac(hyper.damping), within, optax.scale(-1.0))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         like = jax.eval_shape(lambda: natural.kronecker_factors(None, params, rollout.obs, policy=joint))

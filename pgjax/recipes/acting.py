@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from pgjax._types import Environment, Params, Policy, Value
 from pgjax.distributions import draw_noise
 from pgjax.envs import RunningStatistics, init_statistics, normalize
+from pgjax.envs.description import agents_of
 from pgjax.networks import default_actor_critic
 from pgjax.rollout.policies import apply_policy
 
@@ -53,7 +54,8 @@ def as_functions(
         env: the environment; only the default network looks at it.
         env_params: its parameters.
         num_envs: environments side by side.
-        model: a Flax module with the methods `policy` and `value`, and `initial_state(num_envs)` if it is recurrent.
+        model: a Flax module with the methods `policy` and `value`, and `initial_state(num_envs)` if it is recurrent,
+            with several agents `initial_state(num_envs, num_agents)`.
             None and no policy take `networks.default_actor_critic`.
         policy: in place of a model, policy(params, obs) -> distribution; a recurrent one takes and gives its memory as
             well, with the value between: policy(params, obs, memory) -> (distribution, value, memory).
@@ -72,12 +74,13 @@ def as_functions(
     """
     given = {"policy": policy, "init_params": init_params, **({"value": value} if critic else {})}
     if all(x is None for x in given.values()):
-        return _of_model(model or default_actor_critic(env, env_params), num_envs, policy_state, critic)
+        model = model or default_actor_critic(env, env_params)
+        return _of_model(model, num_envs, agents_of(env), policy_state, critic)
     require_functions(model, given)
     return Functions(policy, value if critic else None, checked_init(init_params), policy_state)  # type: ignore[arg-type]
 
 
-def _of_model(model: Any, num_envs: int, policy_state: Any, critic: bool) -> Functions:
+def _of_model(model: Any, num_envs: int, agents: tuple[int, ...], policy_state: Any, critic: bool) -> Functions:
     methods = ("policy", "value") if critic else ("policy",)
     missing = [name for name in (*methods, "init", "apply") if not callable(getattr(model, name, None))]
     if missing:
@@ -86,7 +89,7 @@ def _of_model(model: Any, num_envs: int, policy_state: Any, critic: bool) -> Fun
             f"{', '.join(missing)}. For another framework pass policy=, value= and init_params=."
         )
     if policy_state is None and hasattr(model, "initial_state"):
-        policy_state = model.initial_state(num_envs)
+        policy_state = model.initial_state(num_envs, *agents)
     policy, value = (
         lambda params, obs, *memory, method=method: model.apply(params, obs, *memory, method=method)
         for method in ("policy", "value")

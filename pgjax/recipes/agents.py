@@ -33,6 +33,22 @@ def axes_of(env: Any, env_params: Any) -> tuple[int, int]:
     return agents[0], jax.tree.leaves(jax.eval_shape(lambda: env.reset(jax.random.key(0), one)[0]))[0].ndim
 
 
+def require_one_agent(env: Any) -> None:
+    """Check that an environment has no axis of agents, for recipes whose losses are means over a batch of one agent's.
+
+    Args:
+        env: the environment.
+
+    Raises:
+        ValueError: if it has one.
+    """
+    if agents := agents_of(env):
+        raise ValueError(
+            f"env must have one agent, got agents of the axes {agents}. Take maddpg for several, or a recipe that "
+            "learns from whole windows, such as ppo, whose agents share one network."
+        )
+
+
 def require_agents(params: Any, *lead: int) -> None:
     """Check that parameters have a row for each agent.
 

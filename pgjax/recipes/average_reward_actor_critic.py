@@ -108,11 +108,11 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         opt_state = optimizer(numbers, 0.0).init(params)
-        empty = jax.tree.map(lambda x: jnp.zeros((num_envs, *x.shape), x.dtype), params)
+        empty = jax.tree.map(lambda x: jnp.zeros((*rollout.running_return.shape, *x.shape), x.dtype), params)
         average = jnp.zeros((), rollout.running_return.dtype)
         return State(params, opt_state, average, empty, empty, rollout, key, jnp.int32(0), numbers)
 
@@ -131,6 +131,7 @@ def make_train(
         values, next_values = value(state.params, trajectory.obs)[0], value(state.params, led_to)
         reward = trajectory.reward[0]
         td_error = hyper.reward_scale * (reward - state.average_reward) + next_values - values
+        batch = tuple(range(td_error.ndim))  # axes of the environments and their agents
 
         score, slope = pg.scores_and_slopes(state.params, trajectory, policy=policy, value=value)
         actor_trace = pg.accumulating_trace(state.actor_trace, score, decay=jnp.full_like(reward, hyper.lam))
@@ -139,11 +140,12 @@ def make_train(
             lambda params: jnp.mean(pg.action_distribution(params, trajectory, policy=policy).entropy())
         )(state.params)
         grads = jax.tree.map(
-            lambda a, c, h: (a + hyper.value_coef * c).mean(0) - hyper.entropy_coef * h,
+            lambda a, c, h: (a + hyper.value_coef * c).mean(batch) - hyper.entropy_coef * h,
             pg.trace_gradient(actor_trace, score, td_error=td_error),
             pg.trace_gradient(critic_trace, slope, td_error=td_error),
             bonus,
         )
+        average = state.average_reward + hyper.average_rate / hyper.reward_scale * jnp.mean(td_error)
         transform = optimizer(hyper, state.update / num_updates)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         flat = ravel_pytree(grads)[0]
@@ -160,7 +162,7 @@ def make_train(
         keep = lambda z: jnp.where(_along(cut, z), 0.0, z)  # noqa: E731
         return State(
             optax.apply_updates(state.params, updates), opt_state,
-            state.average_reward + hyper.average_rate / hyper.reward_scale * jnp.mean(td_error),
+            average.astype(state.average_reward.dtype),
             jax.tree.map(keep, actor_trace), jax.tree.map(keep, critic_trace), rollout, key, state.update, hyper,
         ), metrics  # fmt: skip
 

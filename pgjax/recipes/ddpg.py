@@ -13,6 +13,7 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.agents import require_one_agent
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
@@ -87,13 +88,14 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
-        ValueError: if a count is too small, if the box is not bounded, or if a batch is larger than what is stored
-            when learning begins.
+        ValueError: if env has several agents, if a count is too small, if the box is not bounded, or if a batch is
+            larger than what is stored when learning begins.
 
     References:
         Lillicrap et al. (2016), Continuous control with deep reinforcement learning, algorithm 1.
         Silver et al. (2014), Deterministic policy gradient algorithms.
     """
+    require_one_agent(env)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
     sizes = {"num_envs": num_envs, "num_steps": num_steps, "window": window}
@@ -127,9 +129,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)

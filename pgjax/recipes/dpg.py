@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 import pgjax as pg
 from pgjax.networks import action_box, default_actor_critic
 from pgjax.recipes.acting import as_functions, require_feed_forward
+from pgjax.recipes.agents import require_one_agent
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
 
@@ -82,12 +83,13 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
-        ValueError: if a count is too small, or if the box is not bounded.
+        ValueError: if env has several agents, if a count is too small, or if the box is not bounded.
 
     References:
         Silver, Lever, Heess, Degris, Wierstra and Riedmiller (2014), Deterministic policy gradient algorithms:
         COPDAC-Q, the mean over a batch taken and Adam in place of plain steps.
     """
+    require_one_agent(env)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     low, high = (jnp.asarray(bound) for bound in action_box(env, env_params))
     if model is None and policy is None and value is None and init_params is None:
@@ -109,9 +111,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs, None)
+        numbers = traced(Hyper, hyper, params)
         weights = jax.tree.map(jnp.zeros_like, params)
         actor_optimizer, critic_optimizer = optimizers(numbers)
         opt_state = actor_optimizer.init(params), critic_optimizer.init((params, weights))

@@ -115,10 +115,11 @@ def make_train(
         env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
-        empty = jax.tree.map(lambda x: jnp.zeros((num_envs, *x.shape), x.dtype), params)
-        scale = pg.envs.init_reward_scale(num_envs=num_envs) if normalize_rewards else None
+        empty = jax.tree.map(lambda x: jnp.zeros((*rollout.running_return.shape, *x.shape), x.dtype), params)
+        agents = rollout.episode_return.shape[1:]
+        scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         expected = jnp.zeros_like(rollout.running_return)
-        return State(params, empty, empty, expected, rollout, scale, key, jnp.int32(0), traced(Hyper, hyper))
+        return State(params, empty, empty, expected, rollout, scale, key, jnp.int32(0), traced(Hyper, hyper, params))
 
     def step(state: State, noise: Any) -> tuple[State, Metrics]:
         hyper, scale, (key, act_key) = state.hyper, state.reward_scale, jax.random.split(state.key)
@@ -132,17 +133,18 @@ def make_train(
             trajectory = replace(trajectory, reward=pg.envs.scale_reward(scale, trajectory.reward))
         values, next_values = (x[0] for x in pg.bootstrap_values(state.params, trajectory, value=value))
         td_error = trajectory.reward[0] + hyper.discount * next_values - values
+        batch = tuple(range(td_error.ndim))  # axes of the environments and their agents
 
         score, slope = pg.scores_and_slopes(state.params, trajectory, policy=policy, value=value)
         if weight_by_discount:
             weight = pg.discount_weight(trajectory.step[0], hyper.discount)
-            score = jax.tree.map(lambda x: x * weight.reshape(-1, *(1,) * (x.ndim - 1)), score)
+            score = jax.tree.map(lambda x: x * weight.reshape(*weight.shape, *(1,) * (x.ndim - weight.ndim)), score)
         fade = jnp.where(trajectory.step[0] == 0, 0.0, hyper.discount)
         actor_trace = pg.accumulating_trace(state.actor_trace, score, decay=fade * hyper.lam)
         if traces == "dutch":
             critic_trace = pg.dutch_trace(
                 state.critic_trace, slope, decay=fade * hyper.critic_lam,
-                step_size=learning_rate * hyper.value_coef / num_envs,
+                step_size=learning_rate * hyper.value_coef / td_error.size,
             )  # fmt: skip
             change = values - state.expected
         else:
@@ -155,7 +157,7 @@ def make_train(
             lambda params: jnp.mean(pg.action_distribution(params, trajectory, policy=policy).entropy())
         )(state.params)
         grads = jax.tree.map(
-            lambda a, c, h: (a + hyper.value_coef * c).mean(0) - hyper.entropy_coef * h, actor, critic, bonus
+            lambda a, c, h: (a + hyper.value_coef * c).mean(batch) - hyper.entropy_coef * h, actor, critic, bonus
         )
         transform = optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), optax.sgd(learning_rate))
         updates, _ = transform.update(grads, transform.init(state.params))

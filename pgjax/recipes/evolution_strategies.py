@@ -9,6 +9,7 @@ from flax import struct
 
 import pgjax as pg
 from pgjax import expectation as ex
+from pgjax._checks import as_positive_int
 from pgjax.expectation.shaping import Shaping
 from pgjax.recipes.acting import as_functions
 from pgjax.recipes.hyper import Number, traced
@@ -102,6 +103,7 @@ def make_train(
         search of static policies is competitive for reinforcement learning.
     """
     num_steps = longest_episode(env, env_params) if num_steps is None else num_steps
+    num_pairs = as_positive_int("num_pairs", num_pairs)
     num_updates = count_updates(total_steps, num_envs=2 * num_pairs * num_envs, num_steps=num_steps)
     if method not in ("evolution_strategy", "pgpe", "ars"):
         raise ValueError(f'method must be "evolution_strategy", "pgpe" or "ars", got {method!r}.')
@@ -116,9 +118,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         start = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
         params = init_params(model_key, start.obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         log_scale = jax.tree.map(lambda x: jnp.full_like(x, jnp.log(numbers.scale)), params)
         log_scale = log_scale if method == "pgpe" else None
         opt_state = optimizer(numbers, 0.0).init((params, log_scale))
@@ -140,7 +142,9 @@ def make_train(
             (grads, of_scale), info = ex.pgpe(key, state.params, cost, scale=scale, **common)
             return (grads, jax.tree.map(jnp.multiply, of_scale, scale)), info
         if method == "ars":
-            grads, info = ex.ars(key, state.params, cost, scale=scale, num_top=num_top or num_pairs, **common)
+            grads, info = ex.ars(
+                key, state.params, cost, scale=scale, num_top=num_pairs if num_top is None else num_top, **common
+            )
         else:
             grads, info = ex.evolution_strategy(key, state.params, cost, scale=scale, shaping=shaping, **common)
         return (grads, None), info

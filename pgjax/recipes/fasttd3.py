@@ -13,6 +13,7 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.agents import require_one_agent
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
@@ -108,8 +109,8 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
-        ValueError: if a count is too small, if the box is not bounded, if a batch is larger than what is stored when
-            learning begins, or if the critics give other than K logits.
+        ValueError: if env has several agents, if a count is too small, if the box is not bounded, if a batch is larger
+            than what is stored when learning begins, or if the critics give other than K logits.
 
     Properties:
         With many atoms, a critic whose logits are those of a normal of unit variance around a number, one scale of
@@ -121,6 +122,7 @@ def make_train(
         for humanoid control.
         Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning.
     """
+    require_one_agent(env)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
     policy_delay = _checks.as_positive_int("policy_delay", policy_delay)
@@ -168,11 +170,12 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers, zero = traced(Hyper, hyper), jnp.int32(0)
+        zero = jnp.int32(0)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         first = jax.tree.map(lambda x: x[0], rollout.obs)
         statistics = pg.envs.init_statistics(first) if normalize_observations else None
         networks = init_params(model_key, seen(statistics, rollout.obs))
+        numbers = traced(Hyper, hyper, networks)
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), networks, strict=True))
         params = Params(networks.actor, networks.critic, statistics)
         process = jax.random.normal(noise_key, (num_envs, *low.shape))

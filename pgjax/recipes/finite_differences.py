@@ -9,6 +9,7 @@ from flax import struct
 
 import pgjax as pg
 from pgjax import expectation as ex
+from pgjax._checks import as_positive_int
 from pgjax.recipes.acting import as_functions
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates
@@ -106,15 +107,16 @@ def make_train(
         return init_params(model_key, rollout.obs, policy_state)
 
     num_params = sum(x.size for x in jax.tree.leaves(jax.eval_shape(start, jax.random.key(0))))
-    members = 2 * (num_params if method == "central" else num_pairs)
+    members = 2 * (num_params if method == "central" else as_positive_int("num_pairs", num_pairs))
     num_updates = count_updates(total_steps, num_envs=members * num_envs, num_steps=num_steps)
 
     def optimizer(hyper: Hyper, progress: Number) -> optax.GradientTransformationExtraArgs:
         return optax.flatten(optax.adam(hyper.learning_rate * (1.0 - hyper.anneal * progress), eps=1e-5))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (start_key, key) = traced(Hyper, hyper), jax.random.split(key)
+        start_key, key = jax.random.split(key)
         params = start(start_key)
+        numbers = traced(Hyper, hyper, params)
         return State(params, optimizer(numbers, 0.0).init(params), jnp.int32(0), key, jnp.int32(0), numbers)
 
     def cost(key: Array, params: Any) -> tuple[Array, Evaluation]:

@@ -121,19 +121,20 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers, rollout = traced(Hyper, hyper), restarted(env_key)
+        rollout = restarted(env_key)
         params = init_params(model_key, rollout.obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         return State(params, optimizer(numbers, 0.0).init(params), rollout, key, jnp.int32(0), numbers)
 
     def advantages(key: Array, params: Any, start: pg.RolloutState, returns: Array, discount: Number) -> Array:
-        """A of each member of each group, [G, N]."""
+        """A of each member of each group, [G, N, ...] with the agents last."""
         if advantage == "grpo":
-            return pg.grpo_advantages(returns)
+            return pg.grpo_advantages(returns, axis=1)
         if advantage == "remax":
             arguments = {"policy": policy, "env": env, "env_params": env_params, "num_steps": num_steps}
             greedy = pg.greedy_baseline(key, params, start, discount=discount, **arguments)
             return returns - pg.as_groups(greedy, num_repeats=group_size, axis=0)
-        return returns - (pg.leave_one_out(returns) if advantage == "rloo" else pg.batch_mean(returns))
+        return returns - (pg.leave_one_out if advantage == "rloo" else pg.batch_mean)(returns, axis=1)
 
     def loss(params: Any, minibatch: Any, hyper: Hyper) -> tuple[Array, Metrics]:
         *data, start = minibatch
@@ -163,8 +164,9 @@ def make_train(
             trajectory.reward, terminated=trajectory.terminated, truncated=trajectory.truncated, discount=hyper.discount
         )[0]
         groups = pg.as_groups(returns, num_repeats=group_size, axis=0)
-        weight = advantages(greedy_key, state.params, start, groups, hyper.discount).ravel()
-        counts = trajectory.step == jnp.arange(num_steps)[:, None]  # the first episode of each environment
+        weight = advantages(greedy_key, state.params, start, groups, hyper.discount).reshape(returns.shape)
+        passed = jnp.arange(num_steps).reshape(-1, *(1,) * returns.ndim)
+        counts = trajectory.step == passed  # the first episode of each environment
         ref_log_prob = None
         if reference is not None:
             distribution = pg.action_distribution(reference, trajectory, policy=policy, state=start)

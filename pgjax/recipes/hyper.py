@@ -12,11 +12,13 @@ Array = jax.Array
 Number = Array | float
 H = TypeVar("H", bound=tuple[Any, ...])
 
-_UNIT, _NONNEGATIVE, _POSITIVE = "[0, 1]", "[0, inf)", "(0, inf]"
+_UNIT, _INSIDE, _NONNEGATIVE, _POSITIVE, _FACTOR = "[0, 1]", "(0, 1)", "[0, inf)", "(0, inf]", "[1, inf)"
 _HOLDS: dict[str, Callable[[float], bool]] = {
     _UNIT: lambda x: 0 <= x <= 1,
+    _INSIDE: lambda x: 0 < x < 1,
     _NONNEGATIVE: lambda x: 0 <= x < math.inf,
     _POSITIVE: lambda x: x > 0,
+    _FACTOR: lambda x: 1 <= x < math.inf,
 }
 RANGES: dict[str, str] = {
     "learning_rate": _NONNEGATIVE,
@@ -42,7 +44,7 @@ RANGES: dict[str, str] = {
     "clone_coef": _NONNEGATIVE,
     "kl_coef": _NONNEGATIVE,
     "kl_target": _POSITIVE,
-    "kl_factor": _POSITIVE,
+    "kl_factor": _FACTOR,
     "cooling": _UNIT,
     "prior_scale": _POSITIVE,
     "scale": _POSITIVE,
@@ -50,7 +52,7 @@ RANGES: dict[str, str] = {
     "weight_decay": _NONNEGATIVE,
     "max_kl": _NONNEGATIVE,
     "damping": _NONNEGATIVE,
-    "shrink": _UNIT,
+    "shrink": _INSIDE,
     "critic_learning_rate": _NONNEGATIVE,
     "guess_learning_rate": _NONNEGATIVE,
     "target_rate": _UNIT,
@@ -102,7 +104,7 @@ def _checked(name: str, x: Any) -> Any:
     return number
 
 
-def traced(form: type[H], hyper: dict[str, Any]) -> H:
+def traced(form: type[H], hyper: dict[str, Any], params: Any = None) -> H:
     """Fill in a recipe's hyper-parameters, each as a scalar array: traced, not a constant of the program.
 
     Shapes: scalars.
@@ -110,9 +112,11 @@ def traced(form: type[H], hyper: dict[str, Any]) -> H:
     Args:
         form: the NamedTuple class of the recipe, with its defaults.
         hyper: what differs from the defaults, by name; None switches a hyper-parameter off.
+        params: parameters, or None. A product with a scalar of a wider dtype would widen them and the optimiser's
+            state; so the scalars have the dtype of the parameters, float32 at least.
 
     Returns:
-        An instance of form, floating scalars.
+        An instance of form, scalars of that dtype; without params of the default floating dtype.
 
     Raises:
         TypeError: for a name that form does not have, or a value that is no number.
@@ -128,4 +132,26 @@ def traced(form: type[H], hyper: dict[str, Any]) -> H:
             raise TypeError(f"{name} must be a number, got None.")
         if x is not None and jnp.ndim(x):
             raise ValueError(f"{name} must be a scalar, got shape {list(jnp.shape(x))}. Use jax.vmap over the recipe.")
-    return form(**jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), values))
+    dtype = jnp.result_type(float) if params is None else jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+    return form(**jax.tree.map(lambda x: jnp.asarray(x, dtype), values))
+
+
+def changed(numbers: H, hyper: dict[str, Any], params: Any) -> H:
+    """Change some hyper-parameters of a run that goes on.
+
+    Shapes: scalars.
+
+    Args:
+        numbers: those of the run, from `traced`.
+        hyper: what to change, by name.
+        params: parameters of the run, whose dtype the scalars have.
+
+    Returns:
+        The same class, scalars.
+
+    Raises:
+        TypeError: as `traced`.
+        ValueError: as `traced`.
+    """
+    given = cast(Any, traced(type(numbers), hyper, params))
+    return cast(H, cast(Any, numbers)._replace(**{name: getattr(given, name) for name in hyper}))

@@ -12,9 +12,9 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.recipes.acting import as_functions, normalized
 from pgjax.recipes.host import Actor, stacked
-from pgjax.recipes.hyper import traced
+from pgjax.recipes.hyper import changed, traced
 from pgjax.recipes.impala import Hyper, learn, optimizer
-from pgjax.recipes.recipe import Array, Metrics, count_updates
+from pgjax.recipes.recipe import Array, Metrics, count_updates, register_keys, typed
 from pgjax.recipes.threads import Channel, Crew
 
 
@@ -79,7 +79,7 @@ def train(
         policy_state: memory of a recurrent policy at the start of an episode, [envs_per_actor, ...]; None takes the
             model's own.
         normalize_observations: standardise observations by running statistics, which travel in `state.params`.
-        state: a state to go on from, in place of a new one; hyper-parameters are then its own.
+        state: a state to go on from, in place of a new one; hyper-parameters are its own where none is given.
         report: report(state, metrics) after each update may log, save, evaluate; if what it returns is true, training
             stops there.
         patience: seconds that actors get to finish their step at the end, see `threads.Crew`.
@@ -91,9 +91,12 @@ def train(
         `waiting`, windows left in the queue.
 
     Raises:
-        TypeError: if a count is not an int, or if neither a model nor policy, value and init_params are given.
+        TypeError: if a count is not an int, if neither a model nor policy, value and init_params are given, or for an
+            unknown hyper-parameter.
         ValueError: if a count is too small.
     """
+    register_keys()
+    key = typed(key)
     counts = {"num_actors": num_actors, "envs_per_actor": envs_per_actor, "num_windows": num_windows}
     for name, count in {**counts, "queue_size": queue_size}.items():
         _checks.as_positive_int(name, count)
@@ -130,8 +133,11 @@ def train(
             crew.start(f"actor {actor.index}", actor.run, crew, ready, windows, newest, num_steps)
         obs = ready.get()
         if state is None:
-            numbers, params = traced(Hyper, hyper), jax.jit(init_params)(model_key, obs, policy_state)
+            params = jax.jit(init_params)(model_key, obs, policy_state)
+            numbers = traced(Hyper, hyper, params)
             state = HostState(params, optimizer(numbers, 0.0).init(params), key, jnp.int32(0), numbers)
+        else:
+            state = replace(state, hyper=changed(state.hyper, hyper, state.params))
         newest[0] = (int(state.update), state.params)
         while int(state.update) < num_updates:
             batch = [windows.get() for _ in range(num_windows)]

@@ -149,13 +149,13 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         if made_for_one:
             params = jax.vmap(init_each, in_axes=(0, None))(jax.random.split(model_key, num_agents), rollout.obs)
         else:
             params = init_each(model_key, rollout.obs)
         require_agents(params, num_agents)
+        numbers = traced(Hyper, hyper, params)
         opt_state = tuple(jax.vmap(optimizer.init)(x) for optimizer, x in zip(optimizers(numbers), params, strict=True))
         process = jax.random.normal(noise_key, (num_envs, num_agents, *low.shape))
         state = State(params, params, opt_state, rollout, None, process, key, jnp.int32(0), numbers)

@@ -173,7 +173,6 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers = traced(Hyper, hyper)
         which = draw(jax.random.fold_in(model_key, num_agents))
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=which)
         if made_for_one:
@@ -183,6 +182,7 @@ def make_train(
             params = init_each(model_key, rollout.obs)
         require_agents(params.actor, num_agents, num_policies)
         require_agents(params.critic, num_agents)
+        numbers = traced(Hyper, hyper, params)
         of_actor, of_critic = optimizers(numbers)
         opt_state = jax.vmap(jax.vmap(of_actor.init))(params.actor), jax.vmap(of_critic.init)(params.critic)
         process = jax.random.normal(noise_key, (num_envs, num_agents, *low.shape))

@@ -160,11 +160,11 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, noise_key, key = jax.random.split(key, 4)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = WithGuesses(*init_params(model_key, rollout.obs))
         require_agents(params, num_agents)
         require_agents(params.guess, *others.shape)
+        numbers = traced(Hyper, hyper, params)
         of_actor, of_critic, of_guess = optimizers(numbers)
         opt_state = (
             jax.vmap(of_actor.init)(params.actor),

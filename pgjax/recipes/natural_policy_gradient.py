@@ -90,9 +90,10 @@ def make_train(
         return optax.flatten(optax.adam(hyper.critic_learning_rate, eps=1e-5))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         opt_state = (step_of(numbers).init(params), critic_step(numbers).init(params))

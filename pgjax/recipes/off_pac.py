@@ -130,10 +130,11 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
-        scale = pg.envs.init_reward_scale(num_envs=num_envs) if normalize_rewards else None
+        numbers = traced(Hyper, hyper, params)
+        agents = rollout.episode_return.shape[1:]
+        scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         followed = jnp.zeros_like(rollout.running_return)
         opt_state = optimizer(numbers, 0.0).init(params)
         return State(params, opt_state, followed, rollout, scale, key, jnp.int32(0), numbers)

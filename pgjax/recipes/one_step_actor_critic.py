@@ -105,9 +105,9 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
         params = init_params(model_key, rollout.obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         return State(params, optimizer(numbers, 0.0).init(params), rollout, scale, key, jnp.int32(0), numbers)

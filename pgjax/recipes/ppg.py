@@ -8,6 +8,7 @@ import optax
 from flax import struct
 
 import pgjax as pg
+from pgjax._checks import as_positive_int
 from pgjax.estimators.terms import policy_and_value, values_and_next
 from pgjax.recipes.acting import as_functions, normalized, swap_time
 from pgjax.recipes.hyper import Number, traced
@@ -92,6 +93,8 @@ def make_train(
     References:
         Cobbe, Hilton, Klimov and Schulman (2021), Phasic policy gradient, algorithm 1.
     """
+    num_iterations = as_positive_int("num_iterations", num_iterations)
+    num_aux_epochs = as_positive_int("num_aux_epochs", num_aux_epochs, at_least=0)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps * num_iterations)
     if model is None and policy is None and value is None and init_params is None:
         model = pg.networks.default_actor_critic(env, env_params)
@@ -116,9 +119,10 @@ def make_train(
         return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
         params = init_params(model_key, rollout.obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         start = optimizer(numbers, 0.0).init(params)

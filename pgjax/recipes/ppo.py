@@ -86,9 +86,10 @@ def make_train(
         return optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
         params = init_params(model_key, rollout.obs, policy_state)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         return State(params, optimizer(numbers, 0.0).init(params), rollout, scale, key, jnp.int32(0), numbers)

@@ -51,13 +51,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Compile what was given."""
-        _register_keys()
+        register_keys()
         init, update = self.init, self.update
         compiled_init = jax.jit(init, inline=True)
 
         @functools.wraps(init)
         def checked_init(key: Array, **hyper: Any) -> Any:
-            return compiled_init(key, **check_hyper(hyper))
+            return compiled_init(typed(key), **check_hyper(hyper))
 
         def run(key: Array, hyper: dict[str, Any]) -> tuple[Any, Metrics]:
             return jax.lax.scan(lambda state, _: update(state), init(key, **hyper), length=self.num_updates)
@@ -69,7 +69,7 @@ class Recipe:
 
     def __call__(self, key: Array, **hyper: Any) -> tuple[Any, Metrics]:
         """Train from start to end: (state, metrics with leaves [num_updates])."""
-        return self._run(key, check_hyper(hyper))  # type: ignore[attr-defined]
+        return self._run(typed(key), check_hyper(hyper))  # type: ignore[attr-defined]
 
 
 def train(
@@ -101,7 +101,7 @@ def train(
         The state after the last update.
 
     Raises:
-        TypeError: if every is not an int.
+        TypeError: if every is not an int, or if an array of the state has another dtype than recipe.init gives it.
         ValueError: if every < 1, or if the runs of a batch have done different numbers of updates.
         ImportError: if progress is True and tqdm is not installed.
     """
@@ -109,6 +109,7 @@ def train(
     updates = np.unique(jax.device_get(state.update))
     if updates.size != 1:
         raise ValueError(f"state.update must be one number for all runs, got {updates.tolist()}. Train them apart.")
+    _require_dtypes(recipe, state)
     done = int(updates[0])
     with _progress_bar(progress, done, recipe.num_updates) as bar:
         while done < recipe.num_updates:
@@ -123,6 +124,23 @@ def train(
             if report is not None and report(state, metrics):
                 break
     return state
+
+
+def _require_dtypes(recipe: Recipe, state: Any) -> None:
+    """Compare a state with what init makes: what was read back in other dtypes would fail deep in an update, or not."""
+    try:
+        made = jax.eval_shape(recipe.init, jax.random.key(0))
+    except TypeError:  # an init of the user's own may need more than a key
+        return
+    wanted = dict(jax.tree_util.tree_leaves_with_path(made))
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        dtype = jnp.result_type(x)
+        if path not in wanted or jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == wanted[path].dtype:
+            continue
+        raise TypeError(
+            f"state{jax.tree_util.keystr(path)} must have the dtype {wanted[path].dtype} that recipe.init gives it, "
+            f"got {dtype}. Read a state back into recipe.init(key), in the same mode of 64 bits, and change no dtype."
+        )
 
 
 def _advance(recipe: Recipe, ndim: int, count: int, donate: bool) -> Callable[[Any], tuple[Any, Metrics]]:
@@ -225,9 +243,17 @@ def episode_metrics(rollout: RolloutState) -> Metrics:
     }
 
 
+def typed(key: Array) -> Array:
+    """Make a typed key of one of the old form, uint32; a typed one is passed on, so that recipes meet no other."""
+    return key if jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
 @functools.cache
-def _register_keys() -> None:
-    """Let flax.serialization write typed keys as their data; it refuses them, and a state that holds one."""
+def register_keys() -> None:
+    """Let flax.serialization write typed keys as their data; it refuses them, and a state that holds one.
+
+    Done by each `Recipe` and host's loop. It asks for the device's keys, which an import must not.
+    """
     with contextlib.suppress(ValueError):  # somebody else has done it already
         flax.serialization.register_serialization_state(
             type(jax.random.key(0)),

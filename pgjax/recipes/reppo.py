@@ -14,6 +14,7 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.agents import require_one_agent
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics, require_divisor
@@ -118,11 +119,13 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
-        ValueError: if a count is too small, if num_minibatches does not divide the rows, or if the box is not bounded.
+        ValueError: if env has several agents, if a count is too small, if num_minibatches does not divide the rows, or
+            if the box is not bounded.
 
     References:
         Voelcker et al. (2025), Relative entropy pathwise policy optimization.
     """
+    require_one_agent(env)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     require_divisor("num_minibatches", num_minibatches, num_envs * num_steps)
     num_bins = _checks.as_positive_int("num_bins", num_bins, at_least=2)
@@ -149,9 +152,10 @@ def make_train(
         return action, log_prob + units
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         scale = pg.envs.init_reward_scale(num_envs=num_envs) if normalize_rewards else None
         logs = jnp.log(numbers.temperature), jnp.log(numbers.multiplier)
         return State(

@@ -13,6 +13,7 @@ import pgjax as pg
 from pgjax import _checks
 from pgjax.networks import action_box, default_actor_with_critics
 from pgjax.recipes import off_policy
+from pgjax.recipes.agents import require_one_agent
 from pgjax.recipes.hyper import Number, traced
 from pgjax.recipes.off_policy import ActorAndCritic
 from pgjax.recipes.recipe import Array, Metrics, Recipe, count_updates, episode_metrics
@@ -101,8 +102,8 @@ def make_train(
 
     Raises:
         TypeError: if a count is not an int, if the functions do not come together, or if actions are not in a box.
-        ValueError: if a count is too small, if the box is not bounded, or if a batch is larger than what is stored
-            when learning begins.
+        ValueError: if env has several agents, if a count is too small, if the box is not bounded, or if a batch is
+            larger than what is stored when learning begins.
 
     Properties:
         A temperature of 0 stays 0, and then it is DDPG with the actor's own noise and without a target of the actor.
@@ -114,6 +115,7 @@ def make_train(
         Fujimoto, van Hoof and Meger (2018), Addressing function approximation error in actor-critic methods, on the
         least of two critics.
     """
+    require_one_agent(env)
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     gradient_steps = _checks.as_positive_int("gradient_steps", gradient_steps)
     sizes = {"num_envs": num_envs, "num_steps": num_steps}
@@ -146,9 +148,10 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
-        params, log_temperature = init_params(model_key, rollout.obs), jnp.log(numbers.temperature)
+        params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
+        log_temperature = jnp.log(numbers.temperature)
         trained = (*params, log_temperature)
         opt_state = tuple(optimizer.init(x) for optimizer, x in zip(optimizers(numbers), trained, strict=True))
         zero = jnp.int32(0)

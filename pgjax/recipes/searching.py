@@ -35,7 +35,7 @@ def search_metrics(info: SearchInfo, grads: Any, *, num_steps: int, env_steps: A
         "episode_return": jnp.mean(returns),
         "finished": jnp.mean(~jnp.isnan(returns), dtype=jnp.float32),
         "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
-        "env_steps": env_steps + jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths).astype(jnp.int32)),
+        "env_steps": env_steps + jnp.sum(jnp.where(jnp.isnan(lengths), num_steps, lengths), dtype=jnp.int32),
     }
 
 

@@ -96,7 +96,6 @@ def make_train(
 
     def init(key: Array, **hyper: Any) -> State:
         env_key, model_key, key = jax.random.split(key, 3)
-        numbers = traced(Hyper, hyper)
 
         def start(env_key: Array, model_key: Array) -> tuple[pg.RolloutState, Any]:
             rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs, policy_state=policy_state)
@@ -104,6 +103,7 @@ def make_train(
 
         keys = (jax.random.split(key, num_particles) for key in (env_key, model_key))
         rollout, particles = jax.vmap(start)(*keys)
+        numbers = traced(Hyper, hyper, particles)
         opt_state = jax.vmap(optimizer(numbers, 0.0).init)(particles)
         first = jax.tree.map(lambda x: x[0], particles)
         return State(first, particles, opt_state, rollout, key, jnp.int32(0), numbers)

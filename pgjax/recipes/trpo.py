@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax as pg
 from pgjax import natural
+from pgjax._checks import as_positive_int
 from pgjax.estimators.terms import values_and_next
 from pgjax.recipes.acting import as_functions, normalized, require_feed_forward
 from pgjax.recipes.hyper import Number, traced
@@ -75,6 +76,7 @@ def make_train(
         the update from the one that acted: it keeps to the bound if policy and value share no parameters.
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
+    num_backtracks = as_positive_int("num_backtracks", num_backtracks)
     require_divisor("num_minibatches", num_minibatches, num_envs * num_steps)
     functions = require_feed_forward(
         as_functions(
@@ -90,9 +92,10 @@ def make_train(
         return optax.flatten(optax.adam(hyper.critic_learning_rate, eps=1e-5))
 
     def init(key: Array, **hyper: Any) -> State:
-        numbers, (env_key, model_key, key) = traced(Hyper, hyper), jax.random.split(key, 3)
+        env_key, model_key, key = jax.random.split(key, 3)
         rollout = pg.init_rollout(env_key, env, env_params, num_envs=num_envs)
         params = init_params(model_key, rollout.obs)
+        numbers = traced(Hyper, hyper, params)
         agents = rollout.episode_return.shape[1:]
         scale = pg.envs.init_reward_scale(num_envs=num_envs, agents=agents) if normalize_rewards else None
         opt_state = (step_of(numbers).init(params), critic_step(numbers).init(params))

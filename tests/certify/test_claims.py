@@ -26,6 +26,8 @@ from pgjax.estimators import Estimator
 from pgjax.expectation import Rule
 
 FLOOR = 5e-3  # the least relative error of what claims nothing
+# Advantages are small beside the temperature of 1 on riverswim6: exponential weights are almost 1 + A.
+SMALLER = {(name, "riverswim6"): 1e-3 for name in ("AWR, exact value", "MPO, all actions, exact critic")}
 BLIND = 1e-4  # a control that comes nearer to the target tells nothing
 
 by_default = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in LISTED]
@@ -104,7 +106,8 @@ def test_every_estimator_keeps_its_claim_and_shows_its_bias(name):
     problem = problem_of(name)
     for estimator, certificate in certificates(name).items():
         where = f"{estimator} on {name}"
-        require_kept(certificate, FLOOR if problem.num_steps > 1 or "wrong" not in estimator else 0.0)
+        floor = SMALLER.get((estimator, name), FLOOR)
+        require_kept(certificate, floor if problem.num_steps > 1 or "wrong" not in estimator else 0.0)
         if certificate.claim == "dropped discount" and problem.discount < 1:
             assert certificate.relative_bias > FLOOR, where
 

@@ -97,6 +97,11 @@ def test_what_is_missing_is_named() -> None:
         natural.scale_by_natural_gradient(0)
     with pytest.raises(TypeError, match="max_steps must be a Python int"):
         natural.backtrack(max_steps=2.0)
+    with pytest.raises(ValueError, match="max_kl must be at least 0, got -1"):
+        natural.trpo(-1)
+    for shrink in (0.0, 1, 1.5):
+        with pytest.raises(ValueError, match=r"shrink must lie in \(0, 1\), got"):
+            natural.backtrack(shrink=shrink)
     with pytest.raises(TypeError, match="fisher must be a function"):
         of(natural.scale_by_natural_gradient(), GRADIENT, fisher=MATRIX)
     with pytest.raises(TypeError, match="fisher"):
@@ -168,6 +173,30 @@ def test_trpo_keeps_its_bound_improves_and_goes_along_the_natural_gradient() -> 
     cosine = -np.sum(steps * direction, 1) / np.linalg.norm(steps, axis=1) / np.linalg.norm(direction, axis=1)
     np.testing.assert_allclose(cosine, 1.0, atol=1e-9)
     np.testing.assert_allclose(kl, 1e-8, rtol=0.4)  # a step is shortened by 0.8 where the model falls short
+
+
+def test_a_step_that_is_scaled_to_the_bound_is_not_shortened_for_rounding() -> None:
+    """Of a Gaussian with a linear mean the divergence is quadratic, so that the full step lies on the bound."""
+    policy = lambda weights, obs: pg.Normal(obs @ weights, jnp.full(2, 0.5, jnp.float32))  # noqa: E731
+
+    def stepped(key: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(key, 4)
+        obs, weights, drawn, advantage = (
+            jax.random.normal(key, shape, jnp.float32)
+            for key, shape in zip(keys, ((64, 4), (4, 2), (64, 2), (64,)), strict=True)
+        )
+        old, action = policy(weights, obs), obs @ weights + 0.5 * drawn
+        objective = lambda x: -jnp.mean(jnp.exp(policy(x, obs).log_prob(action) - old.log_prob(action)) * advantage)  # noqa: E731
+        _, state = of(
+            natural.trpo(0.01, 10, 0.0), jax.grad(objective)(weights), weights, objective=objective,
+            fisher=natural.fisher_vector_product(weights, obs, policy=policy),
+            divergence=lambda x: jnp.mean(old.kl_divergence(policy(x, obs))),
+        )  # fmt: skip
+        return state[-1].scale, state[-1].divergence
+
+    scale, divergence = jax.jit(jax.vmap(stepped))(jax.random.split(jax.random.key(0), 50))
+    np.testing.assert_array_equal(scale, 1.0)
+    np.testing.assert_allclose(divergence, 0.01, rtol=1e-5)
 
 
 def test_parameters_that_the_objective_does_not_know_stay_where_they_are() -> None:

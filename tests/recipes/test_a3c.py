@@ -4,6 +4,7 @@ import signal
 import threading
 from typing import Any
 
+import flax.serialization
 import jax
 import numpy as np
 import optax
@@ -162,5 +163,13 @@ def test_report_may_stop_a_run_and_it_goes_on_from_its_state() -> None:
         after, rows = run(state=state, total_steps=(state.update + 4) * STEPS)
     assert len(rows) == 4
     assert after.update == state.update + 4
+    with pytest.raises(TypeError, match="unknown hyper-parameter learning_rat;"):
+        run(state=state, learning_rat=1.0)
+    with within(60):
+        still, _ = run(state=state, total_steps=(state.update + 4) * STEPS, learning_rate=0.0)
+    np.testing.assert_array_equal(leaves(still.params), leaves(state.params))
+    read = flax.serialization.from_bytes(state, flax.serialization.to_bytes(state))
+    assert jax.tree.structure(read) == jax.tree.structure(state)
+    np.testing.assert_array_equal(jax.random.key_data(read.key), jax.random.key_data(state.key))
     with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
         run(num_threads=0)

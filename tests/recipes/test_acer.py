@@ -10,6 +10,7 @@ import pytest
 from entry import as_numpy
 from table import RECIPES
 
+import pgjax as pg
 from pgjax.recipes import acer, windows
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -66,5 +67,8 @@ def test_the_default_networks_judge_every_action_and_actions_must_be_discrete() 
         TypeError, match="env must have discrete actions, one whole number from 0 on, got the action space"
     ):
         acer.make_train(*gymnax.make("Pendulum-v1"))
+    env, env_params = gymnax.make("CartPole-v1")
+    with pytest.raises(TypeError, match="feed-forward policies only"):
+        acer.make_train(env, env_params, model=pg.networks.default_recurrent_actor_critic(env, env_params))
     with pytest.raises(ValueError, match="replay_ratio must be at least 0, got -1"):
         RECIPES["acer"].make(replay_ratio=-1)

@@ -108,6 +108,13 @@ def test_bad_forms_are_named() -> None:
         make(*world.brief(), **SIZES, **FUNCTIONS, method="cma")
     with pytest.raises(ValueError, match='method must be "central", "spsa" or "regression", got \'forward\''):
         finite_differences.make_train(*world.brief(), **SIZES, **FUNCTIONS, method="forward")
+    for count, error in ((0, ValueError), (2.0, TypeError)):
+        with pytest.raises(error, match="num_pairs must be"):
+            make(*world.brief(), **SIZES, **FUNCTIONS, num_pairs=count)
+        with pytest.raises(error, match="num_pairs must be"):
+            finite_differences.make_train(*world.brief(), **SIZES, **FUNCTIONS, method="spsa", num_pairs=count)
+    with pytest.raises(ValueError, match="num_top"):
+        jax.eval_shape(RECIPES["evolution_strategies"].make(method="ars", num_top=0), jax.random.key(0))
     assert make(*world.brief(), total_steps=64 * 4 * 2, **FUNCTIONS, num_envs=8, num_pairs=4).num_updates == 4
     assert pg.recipes.longest_episode(*world.brief()) == 2
     assert pg.recipes.longest_episode(world.World(), None) == 10**6

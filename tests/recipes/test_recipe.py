@@ -54,6 +54,29 @@ def test_finding_7_called_eagerly_a_recipe_is_compiled_once() -> None:
     assert len(traces) == count
 
 
+@pytest.mark.parametrize("name", ["ppo", "td3", "sac"])
+def test_a_key_of_the_old_form_does_what_the_typed_one_does(name: str) -> None:
+    ends = [short(name)(key) for key in (jax.random.key(4), jax.random.PRNGKey(4))]
+    assert same(*ends)
+    for form, key in (("run", jax.random.PRNGKey(4)), ("vmap", jax.random.split(jax.random.PRNGKey(4), 2))):
+        start = jax.eval_shape(short(name).init if form == "run" else jax.vmap(short(name).init), key)
+        assert jnp.issubdtype(start.key.dtype, jax.dtypes.prng_key)
+
+
+@pytest.mark.parametrize("name", ["ppo", "td3"])
+def test_a_state_that_came_back_in_other_dtypes_is_refused_by_name(name: str) -> None:
+    state = short(name).init(jax.random.key(0))
+    half = state.replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params))
+    with pytest.raises(
+        TypeError, match=r"^state\.params.* must have the dtype float32 .*, got bfloat16\. Read a state"
+    ):
+        pg.recipes.train(short(name), half, every=1, progress=False)
+    many = jax.vmap(short(name).init)(jax.random.split(jax.random.key(0), 2))
+    assert pg.recipes.train(short(name), many, every=5, progress=False).update.tolist() == [5, 5]
+    needs_more = pg.recipes.Recipe(lambda key, scale: None, lambda s: (s, {}), 1, world.policy)
+    assert pg.recipes.train(needs_more, state.replace(update=jnp.int32(1)), every=1, progress=False).update == 1
+
+
 def test_driven_in_any_chunks_a_run_is_the_same_bit_for_bit() -> None:
     recipe = short("a2c")
     straight, metrics = recipe(jax.random.key(1), learning_rate=0.1)

@@ -41,6 +41,8 @@ def test_a_divisor_is_asked_for_by_name() -> None:
         ("discount", 99.0, r"^discount must lie in \[0, 1\], got 99.0"),
         ("lam", 95, r"^lam must lie in \[0, 1\], got 95.0"),
         ("clip", -0.2, r"^clip must lie in \(0, inf\], got -0.2"),
+        ("kl_factor", 0.5, r"^kl_factor must lie in \[1, inf\), got 0.5"),
+        ("shrink", 1.0, r"^shrink must lie in \(0, 1\), got 1.0"),
         ("entropy_coef", float("nan"), "^entropy_coef must not be NaN"),
         ("discount", np.ones(2), "^discount must be a scalar"),
     ],
@@ -59,6 +61,14 @@ def test_hyper_parameters_are_filled_in_and_traced() -> None:
     assert float(recipes.traced(Two, {}).learning_rate) == 0.5
     with pytest.raises(TypeError, match=r"^unknown hyper-parameter learnin_rate; this recipe has"):
         recipes.traced(Two, {"learnin_rate": 1.0})
+
+
+def test_hyper_parameters_have_the_dtype_of_the_parameters_and_single_precision_at_least() -> None:
+    with jax.enable_x64(True):
+        for params, dtype in (("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")):
+            hyper = recipes.traced(Two, {"learning_rate": 0.1}, {"w": jnp.ones(2, params)})
+            assert hyper.learning_rate.dtype == dtype
+        assert recipes.traced(Two, {}).learning_rate.dtype == "float64"
 
 
 def test_the_return_is_unknown_until_every_environment_has_finished_an_episode() -> None:
