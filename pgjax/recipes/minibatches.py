@@ -9,8 +9,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from pgjax import diagnostics
-from pgjax._types import Value
+from pgjax._types import Policy, Value
 from pgjax.losses import value_loss
+from pgjax.recipes.acting import read_by
 from pgjax.recipes.recipe import Array, Metrics
 
 
@@ -55,7 +56,7 @@ def minibatch_step(
 
 
 def value_step(
-    value: Value, transform: optax.GradientTransformationExtraArgs
+    value: Value, transform: optax.GradientTransformationExtraArgs, policy: Policy | None = None
 ) -> Callable[[Any, Any], tuple[Any, Metrics]]:
     """Make the step of a value function that learns by itself: `minibatch_step` down its squared error.
 
@@ -66,6 +67,8 @@ def value_step(
     Args:
         value: value(params, obs) -> [N] float, reward units.
         transform: as for `minibatch_step`.
+        policy: a feed-forward policy(params, obs) that must not move: parameters that it reads stay as they are, and
+            the value learns by what it has to itself. None trains all that the value reads.
 
     Returns:
         As `minibatch_step`; minibatches are (obs, target), and the metric of the loss is `value_loss`.
@@ -73,6 +76,9 @@ def value_step(
 
     def loss(params: Any, rows: tuple[Any, Array]) -> tuple[Array, Metrics]:
         obs, target = rows
+        if policy is not None:
+            read = read_by(policy, params, obs)
+            params = jax.tree.map(lambda x, is_read: jax.lax.stop_gradient(x) if is_read else x, params, read)
         mean = jnp.mean(value_loss(value(params, obs), target))
         return mean, {"value_loss": mean}
 

@@ -124,7 +124,7 @@ def make_train(
 
         (params, critic_state), critic = pg.epochs(
             shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values),
-            step=value_step(value, critic_step(hyper)), num_epochs=num_epochs, num_minibatches=num_minibatches,
+            step=value_step(value, critic_step(hyper), policy), num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         fitted = natural.compatible_value(weights, state.params, trajectory, policy=policy)
         flat = ravel_pytree(weights)[0]

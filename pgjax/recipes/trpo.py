@@ -73,7 +73,8 @@ def make_train(
 
     Returns:
         The recipe: train(key, **hyper) -> (State, metrics [num_updates]). The metric `kl` is that of the policy after
-        the update from the one that acted: it keeps to the bound if policy and value share no parameters.
+        the update from the one that acted: it keeps to the bound, also where policy and value share parameters, as
+        those of planes do: the critic's fit moves only what the policy does not read.
     """
     num_updates = count_updates(total_steps, num_envs=num_envs, num_steps=num_steps)
     num_backtracks = as_positive_int("num_backtracks", num_backtracks)
@@ -133,7 +134,7 @@ def make_train(
 
         (params, critic_state), critic = pg.epochs(
             shuffle_key, (params, state.opt_state[1]), (trajectory.obs, advantage + values),
-            step=value_step(value, critic_step(hyper)), num_epochs=num_epochs, num_minibatches=num_minibatches,
+            step=value_step(value, critic_step(hyper), policy), num_epochs=num_epochs, num_minibatches=num_minibatches,
         )  # fmt: skip
         flat = ravel_pytree(grads)[0]
         metrics = {

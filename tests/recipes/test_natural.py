@@ -53,6 +53,34 @@ def test_squashed_and_normalised_the_objective_starts_at_ratio_one(name: str) ->
     assert float(jnp.abs(state.params.statistics.mean).max()) > 1.0  # far from 0, as the task's observations are
 
 
+@pytest.mark.parametrize("name", NATURAL)
+def test_where_policy_and_value_share_parameters_the_fit_of_the_value_leaves_the_policy(name: str) -> None:
+    def init_params(key: Any) -> Any:
+        trunk_key, head_key = jax.random.split(key)
+        heads = 0.3 * jax.random.normal(head_key, (4, world.NUM_ACTIONS + 1))
+        return {
+            "trunk": 0.3 * jax.random.normal(trunk_key, (world.NUM_CELLS, 4)),
+            "policy": heads[:, :-1],
+            "value": heads[:, -1],
+        }
+
+    shared = {
+        "policy": lambda params, obs: pg.Categorical(jnp.tanh(obs @ params["trunk"]) @ params["policy"]),
+        "value": lambda params, obs: jnp.tanh(obs @ params["trunk"]) @ params["value"],
+        "init_params": init_params,
+    }
+    ends = []
+    for num_epochs in (1, 5):
+        recipe = RECIPES[name].make(**shared, num_epochs=num_epochs)
+        ends.append(recipe.update(recipe.init(jax.random.key(0), max_kl=0.05)))
+    (once, first), (often, second) = ends
+    for part in ("trunk", "policy"):
+        np.testing.assert_allclose(once.params[part], often.params[part], rtol=1e-6)
+    assert np.abs(once.params["value"] - often.params["value"]).max() > 1e-3
+    assert second["value_loss"] < first["value_loss"]
+    assert name != "trpo" or 0.01 < second["kl"] <= 0.05 * (1 + 1e-4)
+
+
 def test_acktr_learns_from_drawn_factors_as_well() -> None:
     entry = RECIPES["acktr"]
     recipe = entry.make(exact_factors=False, total_steps=150 * 40)
